@@ -1,0 +1,89 @@
+// Every bound and default that is a number, with its reason. Users set those that config.md gives a key.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace outrider {
+
+using Millis = std::chrono::milliseconds;
+
+namespace limits {
+using namespace std::chrono_literals;
+
+// Listener defaults.
+inline constexpr std::size_t kHeaderBytes = 64 * 1024;     // as large as peers accept; counted as HPACK does, 32 B a field
+inline constexpr std::size_t kTargetBytes = 8 * 1024;      // longest URL seen in practice
+inline constexpr std::size_t kRequestLineBytes = 16 * 1024;
+inline constexpr std::size_t kFields = 100;
+inline constexpr std::size_t kUpstreamFields = 200;        // responses carry more cookies than requests
+inline constexpr std::size_t kMethodBytes = 32;
+inline constexpr std::uint32_t kStreams = 100;             // RFC 9113's smallest advisable value
+inline constexpr std::uint32_t kConnections = 20'000;
+inline constexpr std::uint32_t kRequestsPerConnection = 100'000;
+inline constexpr Millis kHandshake = 10s;
+inline constexpr Millis kHeader = 10s;
+inline constexpr Millis kBodyGap = 30s;
+inline constexpr Millis kStall = 30s;
+inline constexpr Millis kKeepAlive = 5min;
+inline constexpr std::uint32_t kUploadBytesPerSecond = 240;
+inline constexpr Millis kUploadGrace = 5s;
+
+// HTTP/1 syntax.
+inline constexpr std::size_t kChunkLineBytes = 256;        // size and extensions of one chunk
+inline constexpr std::size_t kChunkExtensionBytes = 8 * 1024;  // extensions of one body together
+inline constexpr std::size_t kPipelined = 100;
+inline constexpr std::size_t kPipelinedBytes = 64 * 1024;  // unread requests kept while one is answered
+inline constexpr int kInterim = 10;                        // 1xx responses of one exchange
+inline constexpr std::size_t kLingerBytes = 64 * 1024;     // read after an error so that the client sees the answer
+inline constexpr Millis kLinger = 1s;
+
+// HTTP/2 budgets (rapid reset and its kin).
+inline constexpr std::uint32_t kResetBurst = 200;
+inline constexpr std::uint32_t kResetsPerSecond = 20;
+inline constexpr std::uint32_t kControlFrames = 1000;      // without progress in kControlWindow
+inline constexpr Millis kControlWindow = 10s;
+inline constexpr std::uint32_t kEmptyContinuations = 8;
+inline constexpr std::uint32_t kH2Window = 64 * 1024;      // of a stream
+inline constexpr std::uint32_t kH2ConnectionWindow = 1024 * 1024;
+
+// Services and routes.
+inline constexpr Millis kConnect = 2s;
+inline constexpr Millis kPoolIdle = 60s;
+inline constexpr std::uint32_t kServiceConnections = 10'000;
+inline constexpr std::uint32_t kPending = 1'000;
+inline constexpr Millis kPendingTime = 1s;
+inline constexpr Millis kResponseHead = 15s;
+inline constexpr Millis kRouteIdle = 5min;
+inline constexpr Millis kTcpIdle = 1h;
+inline constexpr unsigned kRetryAttempts = 1;
+inline constexpr unsigned kMaxRetryAttempts = 10;
+inline constexpr Millis kBackoffMin = 25ms;
+inline constexpr Millis kBackoffMax = 250ms;
+inline constexpr double kRetryBudget = 0.2;
+inline constexpr unsigned kRetryBudgetPerSecond = 10;      // so that a quiet service may still retry
+inline constexpr std::size_t kRetryBuffer = 64 * 1024;
+inline constexpr std::size_t kRespondBytes = 1024 * 1024;
+inline constexpr int kMaxHops = 10;
+
+// Back-pressure: above high the source is held, below low it goes on.
+inline constexpr std::size_t kHighWater = 64 * 1024;
+inline constexpr std::size_t kLowWater = 16 * 1024;
+inline constexpr std::size_t kReadBuffer = 256 * 1024;     // one a worker; 64 KiB costs 18 writes a MiB instead of 5
+inline constexpr std::size_t kSlabBytes = 16 * 1024;
+
+// Configuration.
+inline constexpr std::size_t kConfigBytes = 16 * 1024 * 1024;
+inline constexpr std::size_t kConfigNodes = 500'000;
+inline constexpr std::size_t kConfigDepth = 64;
+inline constexpr std::size_t kRegexInputBytes = 8 * 1024;
+
+// Process.
+inline constexpr Millis kDrainDelay = 5s;
+inline constexpr Millis kDrainDeadline = 25s;
+inline constexpr std::size_t kLogValueBytes = 1024;
+inline constexpr std::uint32_t kMetricSeries = 5'000;
+
+}  // namespace limits
+}  // namespace outrider

@@ -1,0 +1,112 @@
+// Bytes on their way out of one connection: a chain of slabs from the worker's free list, given back as they are written.
+// An idle connection holds no slab. Appending copies; the socket takes from the front.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstring>
+#include <string_view>
+
+#include "config/limits.h"
+#include "filters/http/arena.h"
+
+namespace outrider {
+
+class OutBuffer {
+ public:
+  // `slabs` has blocks of limits::kSlabBytes.
+  explicit OutBuffer(BlockPool& slabs) : slabs_(&slabs) {}
+  OutBuffer(const OutBuffer&) = delete;
+  OutBuffer& operator=(const OutBuffer&) = delete;
+  OutBuffer(OutBuffer&& other) noexcept { swap(other); }
+  OutBuffer& operator=(OutBuffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~OutBuffer() { clear(); }
+
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+
+  void append(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const std::size_t room = room_at_end();
+      if (room == 0) {
+        add_slab();
+        continue;
+      }
+      const std::size_t part = bytes.size() < room ? bytes.size() : room;
+      std::memcpy(data(last_) + last_->end, bytes.data(), part);
+      last_->end += static_cast<std::uint32_t>(part);
+      size_ += part;
+      bytes.remove_prefix(part);
+    }
+  }
+  // `bytes` in one piece to be written by the caller; then commit() what was used. bytes <= kMaxReserve.
+  char* reserve(std::size_t bytes) {
+    if (room_at_end() < bytes) add_slab();
+    return data(last_) + last_->end;
+  }
+  void commit(std::size_t bytes) {
+    last_->end += static_cast<std::uint32_t>(bytes);
+    size_ += bytes;
+  }
+  // Fills up to `max` vectors from the front; how many it filled.
+  int peek(iovec* vectors, int max) const {
+    int filled = 0;
+    for (Slab* slab = first_; slab != nullptr && filled < max; slab = slab->next)
+      if (slab->end > slab->begin) vectors[filled++] = {data(slab) + slab->begin, slab->end - slab->begin};
+    return filled;
+  }
+  void drop(std::size_t bytes) {
+    size_ -= bytes;
+    while (first_ != nullptr) {
+      const std::size_t here = first_->end - first_->begin;
+      if (bytes < here) {
+        first_->begin += static_cast<std::uint32_t>(bytes);
+        return;
+      }
+      bytes -= here;
+      Slab* gone = first_;
+      first_ = gone->next;
+      if (first_ == nullptr) last_ = nullptr;
+      slabs_->put(gone);
+      if (bytes == 0 && size_ != 0) return;
+    }
+  }
+  void clear() { drop(size_); }
+  void swap(OutBuffer& other) noexcept {
+    std::swap(slabs_, other.slabs_);
+    std::swap(first_, other.first_);
+    std::swap(last_, other.last_);
+    std::swap(size_, other.size_);
+  }
+  BlockPool& slabs() const { return *slabs_; }
+
+ private:
+  struct Slab {
+    Slab* next;
+    std::uint32_t begin;
+    std::uint32_t end;
+  };
+  static char* data(Slab* slab) { return reinterpret_cast<char*>(slab + 1); }
+
+ public:
+  static constexpr std::size_t kMaxReserve = limits::kSlabBytes - sizeof(Slab);
+
+ private:
+  std::size_t room_at_end() const { return last_ == nullptr ? 0 : kMaxReserve - last_->end; }
+  void add_slab() {
+    Slab* slab = ::new (slabs_->get()) Slab{nullptr, 0, 0};
+    (last_ == nullptr ? first_ : last_->next) = slab;
+    last_ = slab;
+  }
+
+  BlockPool* slabs_ = nullptr;
+  Slab* first_ = nullptr;
+  Slab* last_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace outrider
