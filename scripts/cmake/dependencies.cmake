@@ -1,0 +1,45 @@
+# The libraries, one imported target each: outrider::<name>. Static archives are preferred where the distribution
+# has them: the executable then starts without resolving them, and runs where they are not installed.
+find_package(Threads REQUIRED)
+set(OUTRIDER_DEPS ${PROJECT_SOURCE_DIR}/build/deps CACHE PATH "Where scripts/setup unpacks what the distribution lacks")
+
+# outrider_dependency(uv HEADER uv.h LIBRARIES libuv_a.a uv [LINKS dl pthread] [HINTS folder])
+function(outrider_dependency name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "HEADER" "LIBRARIES;LINKS;HINTS")
+  string(TOUPPER ${name} prefix)
+  find_path(OUTRIDER_${prefix}_INCLUDE ${arg_HEADER} HINTS ${arg_HINTS} PATH_SUFFIXES include)
+  if(arg_LIBRARIES)
+    find_library(OUTRIDER_${prefix}_LIBRARY NAMES ${arg_LIBRARIES} NAMES_PER_DIR HINTS ${arg_HINTS}
+                 PATH_SUFFIXES lib lib/${CMAKE_LIBRARY_ARCHITECTURE})
+  endif()
+  mark_as_advanced(OUTRIDER_${prefix}_INCLUDE OUTRIDER_${prefix}_LIBRARY)
+  if(NOT OUTRIDER_${prefix}_INCLUDE OR (arg_LIBRARIES AND NOT OUTRIDER_${prefix}_LIBRARY))
+    message(FATAL_ERROR "${name} (${arg_HEADER}) was not found: run scripts/setup, which installs what the build needs.")
+  endif()
+  add_library(outrider_dep_${name} INTERFACE)
+  add_library(outrider::${name} ALIAS outrider_dep_${name})
+  if(NOT OUTRIDER_${prefix}_INCLUDE STREQUAL "/usr/include")
+    target_include_directories(outrider_dep_${name} SYSTEM INTERFACE ${OUTRIDER_${prefix}_INCLUDE})
+  endif()
+  if(arg_LIBRARIES)
+    target_link_libraries(outrider_dep_${name} INTERFACE ${OUTRIDER_${prefix}_LIBRARY})
+  endif()
+  target_link_libraries(outrider_dep_${name} INTERFACE ${arg_LINKS})
+endfunction()
+
+outrider_dependency(uv HEADER uv.h LIBRARIES libuv_a.a uv LINKS Threads::Threads ${CMAKE_DL_LIBS})
+outrider_dependency(nghttp2 HEADER nghttp2/nghttp2.h LIBRARIES libnghttp2.a nghttp2)
+outrider_dependency(yaml_cpp HEADER yaml-cpp/yaml.h LIBRARIES libyaml-cpp.a yaml-cpp)
+outrider_dependency(re2 HEADER re2/re2.h LIBRARIES libre2.a re2 LINKS Threads::Threads)
+outrider_dependency(json HEADER nlohmann/json.hpp)
+outrider_dependency(cli11 HEADER CLI/CLI.hpp)
+outrider_dependency(llhttp HEADER llhttp.h LIBRARIES libllhttp.a llhttp HINTS ${OUTRIDER_DEPS}/llhttp/usr)
+
+# spdlog and fmt are used header-only: only config/log.cc includes them, and the executable stays free of both .so files.
+outrider_dependency(spdlog HEADER spdlog/spdlog.h LINKS Threads::Threads)
+target_compile_definitions(outrider_dep_spdlog INTERFACE SPDLOG_FMT_EXTERNAL FMT_HEADER_ONLY SPDLOG_NO_EXCEPTIONS)
+
+file(STRINGS ${OUTRIDER_LLHTTP_INCLUDE}/llhttp.h llhttp_major REGEX "define LLHTTP_VERSION_MAJOR")
+if(NOT llhttp_major MATCHES " 9$")
+  message(FATAL_ERROR "llhttp 9 is needed; ${OUTRIDER_LLHTTP_INCLUDE}/llhttp.h says '${llhttp_major}'")
+endif()
