@@ -1,0 +1,15 @@
+// The only place that turns reasons into responses: status, gRPC status, body (text or problem+json), retry-after.
+#pragma once
+
+#include "filters/exchange.h"
+
+namespace outrider {
+
+// Builds x.response (head and content_length) for x.answer and sets x.reason, x.detail, x.status; returns the body (arena).
+// gRPC: a trailers-only head with grpc-status and grpc-message, empty body. `request_id` and words as config.md §9 says.
+std::string_view local_reply(Exchange& x);
+
+// The outcome after the head is out: the status stays, the reason says why it was cut.
+void note_failure(Exchange& x, Reason reason, std::string_view words);
+
+}  // namespace outrider
