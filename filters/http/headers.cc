@@ -1,0 +1,183 @@
+// The look-up of known names: a perfect hash over the length and five bytes, its multiplier found at compile time, then one
+// case-blind comparison. Invariant: every row of header_ids.inc has a slot of its own (static_assert below).
+#include "filters/http/headers.h"
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <utility>
+
+namespace outrider {
+namespace {
+
+struct Row {
+  std::string_view name;
+  std::uint8_t flags;
+};
+
+constexpr Row kRows[] = {
+    {"", 0},
+#define HEADER(id, name, flags) {name, flags},
+#include "filters/http/header_ids.inc"
+#undef HEADER
+};
+constexpr std::size_t kCount = std::size(kRows);
+static_assert(kCount <= 255, "ids are one byte");
+
+constexpr bool rows_are_sound() {
+  for (const Row& row : kRows)
+    for (const char c : row.name)
+      if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-')) return false;
+  return true;
+}
+static_assert(rows_are_sound(), "names of header_ids.inc are lower-case tokens");
+
+constexpr std::size_t kLongest = std::max_element(std::begin(kRows), std::end(kRows), [](const Row& a, const Row& b) {
+                                   return a.name.size() < b.name.size();
+                                 })->name.size();
+
+// Bit 5 set in each byte: the same for both cases of a letter. Other bytes may collide; the comparison tells them apart.
+constexpr std::uint64_t key_of(std::string_view name) {
+  const std::size_t size = name.size();
+  const auto byte = [&](std::size_t at) { return static_cast<std::uint64_t>(static_cast<unsigned char>(name[at]) | 0x20); };
+  return byte(0) | byte(size - 1) << 8 | byte(size / 2) << 16 | byte(size / 4) << 24 | byte(size - 1 - (size - 1) / 4) << 32 |
+         static_cast<std::uint64_t>(size) << 40;
+}
+
+constexpr unsigned kSlotBits = 10;
+using Slots = std::array<std::uint8_t, 1U << kSlotBits>;
+constexpr std::size_t slot_of(std::uint64_t key, std::uint64_t multiplier) { return key * multiplier >> (64 - kSlotBits); }
+
+constexpr bool fill(std::uint64_t multiplier, Slots& slots) {
+  slots = {};
+  for (std::size_t i = 1; i < kCount; ++i) {
+    std::uint8_t& slot = slots[slot_of(key_of(kRows[i].name), multiplier)];
+    if (slot != 0) return false;
+    slot = static_cast<std::uint8_t>(i);
+  }
+  return true;
+}
+
+struct PerfectHash {
+  std::uint64_t multiplier = 0;
+  Slots slots{};
+};
+
+constexpr PerfectHash make_hash() {
+  PerfectHash hash;
+  std::uint64_t multiplier = 0x9e3779b97f4a7c15;
+  for (int attempt = 0; attempt < 2000; ++attempt) {
+    if (fill(multiplier, hash.slots)) {
+      hash.multiplier = multiplier;
+      return hash;
+    }
+    multiplier = multiplier * 6364136223846793005U + 1442695040888963407U;
+  }
+  return hash;
+}
+
+constexpr PerfectHash kHash = make_hash();
+static_assert(kHash.multiplier != 0, "two names of header_ids.inc share their key bytes: widen key_of()");
+
+// Eight bytes at once, A-Z made lower case, every other byte kept.
+constexpr std::uint64_t lower(std::uint64_t word) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101;
+  const std::uint64_t low = word & (kOnes * 0x7f);
+  const std::uint64_t above_z = low + kOnes * (0x7f - 'Z');
+  const std::uint64_t from_a = low + kOnes * (0x80 - 'A');
+  const std::uint64_t upper = (from_a ^ above_z) & ~word & (kOnes * 0x80);
+  return word | upper >> 2;
+}
+
+std::uint64_t load(const char* from) {
+  std::uint64_t word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
+
+constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
+
+bool same(const char* a, const char* b, std::size_t size) {
+  if (size < 8) {
+    for (std::size_t i = 0; i < size; ++i)
+      if (lower(a[i]) != lower(b[i])) return false;
+    return true;
+  }
+  for (std::size_t i = 0; i + 8 < size; i += 8)
+    if (lower(load(a + i)) != lower(load(b + i))) return false;
+  return lower(load(a + size - 8)) == lower(load(b + size - 8));
+}
+
+}  // namespace
+
+HeaderId header_id(std::string_view name) {
+  if (name.empty() || name.size() > kLongest) return HeaderId::kUnknown;
+  const std::uint8_t found = kHash.slots[slot_of(key_of(name), kHash.multiplier)];
+  return equal_ignoring_case(kRows[found].name, name) ? static_cast<HeaderId>(found) : HeaderId::kUnknown;
+}
+
+std::string_view header_name(HeaderId id) { return kRows[static_cast<std::size_t>(id)].name; }
+
+std::uint8_t header_flags(HeaderId id) { return kRows[static_cast<std::size_t>(id)].flags; }
+
+bool equal_ignoring_case(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && same(a.data(), b.data(), a.size());
+}
+
+bool list_has_token(std::string_view list, std::string_view token) {
+  while (true) {
+    const std::size_t comma = list.find(',');
+    if (equal_ignoring_case(trim_ows(list.substr(0, comma)), token)) return true;
+    if (comma == std::string_view::npos) return false;
+    list.remove_prefix(comma + 1);
+  }
+}
+
+std::string_view trim_ows(std::string_view text) {
+  const auto blank = [](char c) { return c == ' ' || c == '\t'; };
+  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
+  return text;
+}
+
+void Headers::set(HeaderId id, std::string_view value) { set(id, header_name(id), value); }
+
+void Headers::set(HeaderId id, std::string_view name, std::string_view value) {
+  const Header* const first = find(id, name);
+  if (first == nullptr) return add(id, name, value);
+  fields_[first - fields_].value = value;
+  bool passed = false;
+  remove_if([&](const Header& header) {
+    const bool match = header.id == id && (id != HeaderId::kUnknown || equal_ignoring_case(header.name, name));
+    return match && std::exchange(passed, true);
+  });
+}
+
+std::size_t Headers::remove(HeaderId id) {
+  return remove_if([id](const Header& header) { return header.id == id; });
+}
+
+std::size_t Headers::remove(HeaderId id, std::string_view name) {
+  if (id != HeaderId::kUnknown) return remove(id);
+  return remove_if([name](const Header& header) {
+    return header.id == HeaderId::kUnknown && equal_ignoring_case(header.name, name);
+  });
+}
+
+const Header* Headers::find(HeaderId id, std::string_view name) const {
+  if (id != HeaderId::kUnknown) return find(id);
+  for (const Header& header : *this)
+    if (header.id == HeaderId::kUnknown && equal_ignoring_case(header.name, name)) return &header;
+  return nullptr;
+}
+
+void Headers::grow() {
+  constexpr std::uint32_t kFirst = 16;
+  const std::uint32_t capacity = capacity_ == 0 ? kFirst : capacity_ * 2;
+  Header* const fields = arena_->array<Header>(capacity);
+  std::uninitialized_copy_n(fields_, size_, fields);
+  fields_ = fields;
+  capacity_ = capacity;
+}
+
+}  // namespace outrider
