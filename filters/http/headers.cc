@@ -32,21 +32,26 @@ constexpr bool rows_are_sound() {
 }
 static_assert(rows_are_sound(), "names of header_ids.inc are lower-case tokens");
 
-constexpr std::size_t kLongest = std::max_element(std::begin(kRows), std::end(kRows), [](const Row& a, const Row& b) {
-                                   return a.name.size() < b.name.size();
-                                 })->name.size();
+constexpr std::size_t kLongest =
+    std::max_element(std::begin(kRows), std::end(kRows), [](const Row& a, const Row& b) {
+      return a.name.size() < b.name.size();
+    })->name.size();
 
 // Bit 5 set in each byte: the same for both cases of a letter. Other bytes may collide; the comparison tells them apart.
 constexpr std::uint64_t key_of(std::string_view name) {
   const std::size_t size = name.size();
-  const auto byte = [&](std::size_t at) { return static_cast<std::uint64_t>(static_cast<unsigned char>(name[at]) | 0x20); };
-  return byte(0) | byte(size - 1) << 8 | byte(size / 2) << 16 | byte(size / 4) << 24 | byte(size - 1 - (size - 1) / 4) << 32 |
-         static_cast<std::uint64_t>(size) << 40;
+  const auto byte = [&](std::size_t at) {
+    return static_cast<std::uint64_t>(static_cast<unsigned char>(name[at]) | 0x20);
+  };
+  return byte(0) | byte(size - 1) << 8 | byte(size / 2) << 16 | byte(size / 4) << 24 |
+         byte(size - 1 - (size - 1) / 4) << 32 | static_cast<std::uint64_t>(size) << 40;
 }
 
 constexpr unsigned kSlotBits = 10;
 using Slots = std::array<std::uint8_t, 1U << kSlotBits>;
-constexpr std::size_t slot_of(std::uint64_t key, std::uint64_t multiplier) { return key * multiplier >> (64 - kSlotBits); }
+constexpr std::size_t slot_of(std::uint64_t key, std::uint64_t multiplier) {
+  return key * multiplier >> (64 - kSlotBits);
+}
 
 constexpr bool fill(std::uint64_t multiplier, Slots& slots) {
   slots = {};
@@ -77,7 +82,8 @@ constexpr PerfectHash make_hash() {
 }
 
 constexpr PerfectHash kHash = make_hash();
-static_assert(kHash.multiplier != 0, "two names of header_ids.inc share their key bytes: widen key_of()");
+static_assert(kHash.multiplier != 0,
+              "two names of header_ids.inc share their key bytes: widen key_of()");
 
 // Eight bytes at once, A-Z made lower case, every other byte kept.
 constexpr std::uint64_t lower(std::uint64_t word) {
@@ -113,7 +119,8 @@ bool same(const char* a, const char* b, std::size_t size) {
 HeaderId header_id(std::string_view name) {
   if (name.empty() || name.size() > kLongest) return HeaderId::kUnknown;
   const std::uint8_t found = kHash.slots[slot_of(key_of(name), kHash.multiplier)];
-  return equal_ignoring_case(kRows[found].name, name) ? static_cast<HeaderId>(found) : HeaderId::kUnknown;
+  return equal_ignoring_case(kRows[found].name, name) ? static_cast<HeaderId>(found)
+                                                      : HeaderId::kUnknown;
 }
 
 std::string_view header_name(HeaderId id) { return kRows[static_cast<std::size_t>(id)].name; }
@@ -148,7 +155,8 @@ void Headers::set(HeaderId id, std::string_view name, std::string_view value) {
   fields_[first - fields_].value = value;
   bool passed = false;
   remove_if([&](const Header& header) {
-    const bool match = header.id == id && (id != HeaderId::kUnknown || equal_ignoring_case(header.name, name));
+    const bool match =
+        header.id == id && (id != HeaderId::kUnknown || equal_ignoring_case(header.name, name));
     return match && std::exchange(passed, true);
   });
 }

@@ -25,8 +25,7 @@ Method method_of(std::string_view text) {
       if (text == "OPTIONS") return kOptions;
       if (text == "CONNECT") return kConnect;
       break;
-    default:
-      break;
+    default: break;
   }
   return kOther;
 }
