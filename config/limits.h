@@ -83,6 +83,7 @@ inline constexpr std::size_t kRegexInputBytes = 8 * 1024;
 inline constexpr Millis kDrainDelay = 5s;
 inline constexpr Millis kDrainDeadline = 25s;
 inline constexpr std::size_t kLogValueBytes = 1024;
+inline constexpr std::uint32_t kLogLinesPerReason = 10;    // a second, of the process log
 inline constexpr std::uint32_t kMetricSeries = 5'000;
 
 }  // namespace limits
