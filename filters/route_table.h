@@ -13,6 +13,10 @@
 #include "config/model.h"
 #include "filters/exchange.h"
 
+namespace re2 {
+class RE2;
+}
+
 namespace outrider {
 
 struct RouteHit {
@@ -47,11 +51,27 @@ class RouteTable {
   std::vector<Considered> explain(const Exchange& x) const;
   // For 404 bodies: `closest: route cart, method: GET is not POST`. Into the arena.
   std::string_view nearest_miss(const Exchange& x, Arena& arena) const;
+  // Compiles the regex of a match that has one: what runs per request keeps a Capturer.
   static void capture(const config::Match& match, std::string_view path, Captures& captures);
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
+};
+
+// The captures of one route's matches, their regexes compiled once; for filters that use captures.
+class Capturer {
+ public:
+  explicit Capturer(const config::Route& route);
+  ~Capturer();
+  Capturer(const Capturer&) = delete;
+  Capturer& operator=(const Capturer&) = delete;
+  // `match` is one of the route's.
+  void capture(const config::Match& match, std::string_view path, Captures& captures) const;
+
+ private:
+  const config::Route& route_;
+  std::vector<std::unique_ptr<const re2::RE2>> regexes_;  // by match; null for none
 };
 
 struct Shadowed {
