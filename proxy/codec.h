@@ -164,6 +164,9 @@ class Codec {
   // H1: close now if idle, else after the current response.
   virtual void drain(bool final) = 0;
   virtual bool in_head() const = 0;               // part of a head has arrived (header time runs)
+  // The head did not come in time. H1: the partial request gets on_bad(kClientTimeout), or the connection closes if no byte of one came;
+  // H2: GOAWAY(NO_ERROR).
+  virtual void expire_head() {}
   virtual bool idle() const = 0;                  // no stream, nothing half read
 
   // Client side.

@@ -1,0 +1,161 @@
+#include "discovery/event_loop.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "config/error.h"
+
+namespace outrider {
+
+void Timer::start(Millis delay) {
+  const auto ms = static_cast<std::uint64_t>(delay.count() < 0 ? 0 : delay.count());
+  deadline_ = (loop_.now_ms() + ms + EventLoop::kTickMs - 1) / EventLoop::kTickMs;
+  if (armed_ && slot_tick_ <= deadline_) return;  // the slot comes up first and moves it on
+  unlink();
+  armed_ = true;
+  loop_.arm(*this);
+}
+
+EventLoop::EventLoop() {
+  OUTRIDER_ASSERT(uv_loop_init(&loop_) == 0);
+  loop_.data = this;
+  uv_timer_init(&loop_, &tick_);
+  uv_prepare_init(&loop_, &prepare_);
+  uv_check_init(&loop_, &check_);
+  uv_async_init(&loop_, &async_, [](uv_async_t* handle) { static_cast<EventLoop*>(handle->loop->data)->run_posts(); });
+  uv_prepare_start(&prepare_, [](uv_prepare_t* handle) {
+    auto* self = static_cast<EventLoop*>(handle->loop->data);
+    self->end_turn();
+    if (self->turn_began_ns_ != 0) {
+      const std::uint64_t took = uv_hrtime() - self->turn_began_ns_;
+      if (took > self->longest_turn_ns) self->longest_turn_ns = took;
+      self->turn_began_ns_ = 0;
+    }
+    self->now_ns_ = 0;
+  });
+  uv_check_start(&check_, [](uv_check_t* handle) { static_cast<EventLoop*>(handle->loop->data)->end_turn(); });
+  uv_unref(reinterpret_cast<uv_handle_t*>(&prepare_));
+  uv_unref(reinterpret_cast<uv_handle_t*>(&check_));
+  wheel_tick_ = tick_now();
+}
+
+EventLoop::~EventLoop() {
+  run_posts();
+  end_turn();
+  for (auto* handle : {reinterpret_cast<uv_handle_t*>(&tick_), reinterpret_cast<uv_handle_t*>(&prepare_),
+                       reinterpret_cast<uv_handle_t*>(&check_), reinterpret_cast<uv_handle_t*>(&async_)})
+    uv_close(handle, nullptr);
+  turn_end_ = nullptr;
+  uv_run(&loop_, UV_RUN_DEFAULT);
+  end_turn();
+  OUTRIDER_ASSERT(uv_loop_close(&loop_) == 0);
+}
+
+void EventLoop::run() { uv_run(&loop_, UV_RUN_DEFAULT); }
+void EventLoop::stop() { uv_stop(&loop_); }
+
+void EventLoop::settle() {
+  uv_unref(reinterpret_cast<uv_handle_t*>(&async_));
+  uv_timer_stop(&tick_);
+  end_turn();
+  uv_run(&loop_, UV_RUN_DEFAULT);
+  uv_ref(reinterpret_cast<uv_handle_t*>(&async_));
+}
+
+void EventLoop::post(std::function<void()> function) {
+  {
+    const std::lock_guard lock(posts_mutex_);
+    posts_.push_back(std::move(function));
+  }
+  uv_async_send(&async_);
+}
+
+void EventLoop::run_posts() {
+  std::vector<std::function<void()>> ready;
+  {
+    const std::lock_guard lock(posts_mutex_);
+    ready.swap(posts_);
+  }
+  for (auto& function : ready) function();
+}
+
+void EventLoop::end_turn() {
+  do {
+    while (turn_end_ != nullptr && turn_end_(turn_end_owner_)) {
+    }
+    // Destructors may defer more, and may want a flush.
+    std::vector<Deferred> gone;
+    gone.swap(deferred_);
+    for (const Deferred& it : gone) it.destroy(it.object);
+  } while (!deferred_.empty());
+}
+
+void EventLoop::arm(Timer& timer) {
+  if (armed_for_ == 0) wheel_tick_ = std::max(wheel_tick_, tick_now());  // an empty wheel's hand may be far behind
+  // A slot is visited at its own tick; what is due further round stays and is looked at each time.
+  timer.slot_tick_ = timer.deadline_ <= wheel_tick_ ? wheel_tick_ + 1 : timer.deadline_;
+  const std::size_t slot = timer.slot_tick_ % kSlots;
+  if (timer.slot_tick_ - wheel_tick_ > kSlots) {
+    // First time its slot comes up.
+    timer.slot_tick_ = wheel_tick_ + 1 + ((slot + kSlots - (wheel_tick_ + 1) % kSlots) % kSlots);
+  }
+  timer.insert_before(slots_[slot]);
+  occupied_[slot / 64] |= std::uint64_t{1} << (slot % 64);
+  if (armed_for_ == 0 || timer.slot_tick_ < armed_for_) schedule();
+}
+
+void EventLoop::schedule() {
+  // The next occupied slot after the wheel's hand.
+  for (std::uint64_t ahead = 1; ahead <= kSlots;) {
+    const std::size_t slot = (wheel_tick_ + ahead) % kSlots;
+    const std::uint64_t word = occupied_[slot / 64] >> (slot % 64);
+    if (word == 0) {
+      ahead += 64 - slot % 64;
+      continue;
+    }
+    ahead += static_cast<std::uint64_t>(std::countr_zero(word));
+    if (ahead > kSlots) break;
+    armed_for_ = wheel_tick_ + ahead;
+    const std::uint64_t due_ms = armed_for_ * kTickMs;
+    const std::uint64_t now = uv_now(&loop_);
+    uv_timer_start(
+        &tick_, [](uv_timer_t* handle) { static_cast<EventLoop*>(handle->loop->data)->fire_due(); },
+        due_ms > now ? due_ms - now : 0, 0);
+    return;
+  }
+  armed_for_ = 0;
+  uv_timer_stop(&tick_);
+}
+
+void EventLoop::fire_due() {
+  if (turn_began_ns_ == 0) turn_began_ns_ = uv_hrtime();
+  armed_for_ = 0;
+  const std::uint64_t now = tick_now();
+  // After a pause longer than one round every slot is due once.
+  const std::uint64_t from = now - wheel_tick_ > kSlots ? now - kSlots + 1 : wheel_tick_ + 1;
+  ListNode due;
+  for (std::uint64_t tick = from; tick <= now; ++tick) {
+    const std::size_t slot = tick % kSlots;
+    if ((occupied_[slot / 64] >> (slot % 64) & 1) == 0) continue;
+    occupied_[slot / 64] &= ~(std::uint64_t{1} << (slot % 64));
+    while (slots_[slot].linked()) {
+      ListNode* node = slots_[slot].next;
+      node->unlink();
+      node->insert_before(due);
+    }
+  }
+  wheel_tick_ = now;
+  while (due.linked()) {
+    auto& timer = static_cast<Timer&>(*due.next);
+    timer.unlink();
+    if (timer.deadline_ > now) {
+      arm(timer);
+      continue;
+    }
+    timer.armed_ = false;
+    timer.fire_(timer.owner_);
+  }
+  if (armed_for_ == 0) schedule();
+}
+
+}  // namespace outrider

@@ -1,0 +1,303 @@
+#include "proxy/connection.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+namespace outrider {
+
+struct Connection::Socket {
+  union {
+    uv_handle_t handle;
+    uv_stream_t stream;
+    uv_tcp_t tcp;
+    uv_pipe_t pipe;
+  };
+};
+
+// A queued write. It outlives the connection when that closes first, and then takes the bytes with it.
+struct Connection::Pending {
+  uv_write_t request{};
+  OutBuffer bytes;
+};
+
+namespace {
+constexpr int kVectors = 32;
+constexpr std::size_t kSmallRead = 16 * 1024;
+}  // namespace
+
+bool Flusher::flush() {
+  if (!dirty.linked()) return false;
+  // What is woken meanwhile joins the end and has its turn in the next call.
+  ListNode now;
+  while (dirty.linked()) {
+    ListNode* node = dirty.next;
+    node->unlink();
+    node->insert_before(now);
+  }
+  while (now.linked()) {
+    auto& node = static_cast<Connection::DirtyNode&>(*now.next);
+    node.unlink();
+    node.connection.flush();
+  }
+  return true;
+}
+
+Connection::Connection(Flusher& flusher, Events& events) : Wire(flusher.slabs), flusher_(flusher), events_(events) {}
+
+Connection::~Connection() { close_socket(); }
+
+void Connection::close_socket() {
+  if (socket_ == nullptr) return;
+  if (pending_ != nullptr) pending_->bytes.swap(out);
+  pending_ = nullptr;
+  in_flight_ = 0;
+  socket_->handle.data = nullptr;
+  uv_close(&socket_->handle, [](uv_handle_t* handle) { delete reinterpret_cast<Socket*>(handle); });
+  socket_ = nullptr;
+}
+
+uv_stream_t* Connection::stream() const { return &socket_->stream; }
+
+int Connection::fd() const {
+  uv_os_fd_t number = -1;
+  if (socket_ == nullptr || uv_fileno(&socket_->handle, &number) != 0) return -1;
+  return number;
+}
+
+bool Connection::accept(uv_stream_t* server, bool unix_socket) {
+  socket_ = new Socket;
+  if (unix_socket)
+    uv_pipe_init(flusher_.loop.uv(), &socket_->pipe, 0);
+  else
+    uv_tcp_init(flusher_.loop.uv(), &socket_->tcp);
+  socket_->handle.data = this;
+  if (uv_accept(server, &socket_->stream) != 0) return false;
+  if (!unix_socket) uv_tcp_nodelay(&socket_->tcp, 1);
+  return true;
+}
+
+int Connection::connect(const sockaddr* address) {
+  socket_ = new Socket;
+  auto* request = new uv_connect_t;
+  auto connected = [](uv_connect_t* done, int status) {
+    auto* self = static_cast<Connection*>(done->handle->data);
+    delete done;
+    if (self == nullptr || self->state_ != State::kOpen) return;
+    self->events_.on_connected(status);
+  };
+  if (address->sa_family == AF_UNIX) {
+    uv_pipe_init(flusher_.loop.uv(), &socket_->pipe, 0);
+    socket_->handle.data = this;
+    uv_pipe_connect(request, &socket_->pipe, reinterpret_cast<const sockaddr_un*>(address)->sun_path, connected);
+    return 0;
+  }
+  uv_tcp_init(flusher_.loop.uv(), &socket_->tcp);
+  socket_->handle.data = this;
+  const int status = uv_tcp_connect(request, &socket_->tcp, address, connected);
+  if (status != 0)
+    delete request;
+  else
+    uv_tcp_nodelay(&socket_->tcp, 1);
+  return status;
+}
+
+void Connection::start_reading() {
+  started_ = true;
+  if (held_ || reading_) return;
+  reading_ = true;
+  uv_read_start(stream(), on_alloc, on_read);
+}
+
+void Connection::hold_reading(bool held) {
+  if (held_ == held) return;
+  held_ = held;
+  if (held) small_reads_ = true;
+  if (!started_ || state_ != State::kOpen) return;
+  if (held) {
+    reading_ = false;
+    uv_read_stop(stream());
+  } else {
+    start_reading();
+  }
+}
+
+void Connection::on_alloc(uv_handle_t* handle, std::size_t, uv_buf_t* buffer) {
+  auto* self = static_cast<Connection*>(handle->data);
+  *buffer = uv_buf_init(self->flusher_.read_buffer.get(),
+                        static_cast<unsigned>(self->small_reads_ ? kSmallRead : limits::kReadBuffer));
+}
+
+void Connection::on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buffer) {
+  auto* self = static_cast<Connection*>(stream->data);
+  if (self == nullptr || size == 0) return;
+  if (self->state_ != State::kOpen) {
+    // Lingering: what comes is dropped, within bounds.
+    if (size < 0 || self->linger_left_ <= static_cast<std::size_t>(size))
+      self->finish_close();
+    else
+      self->linger_left_ -= static_cast<std::size_t>(size);
+    return;
+  }
+  if (size > 0) {
+    // A source that could be read without a pause earns large reads again.
+    if (self->small_reads_ && static_cast<std::size_t>(size) < kSmallRead) self->small_reads_ = false;
+    self->events_.on_bytes({buffer->base, static_cast<std::size_t>(size)});
+    return;
+  }
+  self->reading_ = false;
+  uv_read_stop(stream);
+  if (size == UV_EOF)
+    self->events_.on_eof();
+  else
+    self->fail();
+}
+
+void Connection::fail() {
+  if (broken_ || state_ == State::kClosed) return;
+  broken_ = true;
+  if (state_ == State::kOpen)
+    events_.on_broken();
+  else
+    finish_close();
+}
+
+void Connection::write_through(std::string_view bytes) {
+  if (broken_ || state_ == State::kClosed) return;
+  if (in_flight_ != 0) {
+    out.append(bytes);
+    return;
+  }
+  iovec vectors[kVectors];
+  const int count = out.peek(vectors, kVectors - 1);
+  vectors[count] = {const_cast<char*>(bytes.data()), bytes.size()};
+  std::size_t before = 0;
+  for (int i = 0; i < count; ++i) before += vectors[i].iov_len;
+  if (before < out.size()) {  // more than one gather can take: keep the order
+    out.append(bytes);
+    wake();
+    return;
+  }
+  const int wrote = uv_try_write(stream(), reinterpret_cast<const uv_buf_t*>(vectors), static_cast<unsigned>(count + 1));
+  std::size_t taken = wrote > 0 ? static_cast<std::size_t>(wrote) : 0;
+  const std::size_t head = std::min(taken, before);
+  out.drop(head);
+  taken -= head;
+  if (taken < bytes.size()) out.append(bytes.substr(taken));
+  wake();  // the rest, an error, or just on_flushed()
+}
+
+bool Connection::write_some() {
+  while (!out.empty()) {
+    iovec vectors[kVectors];
+    const int count = out.peek(vectors, kVectors);
+    std::size_t offered = 0;
+    for (int i = 0; i < count; ++i) offered += vectors[i].iov_len;
+    const int wrote = uv_try_write(stream(), reinterpret_cast<const uv_buf_t*>(vectors), static_cast<unsigned>(count));
+    if (wrote == UV_EAGAIN) break;
+    if (wrote < 0) return false;
+    out.drop(static_cast<std::size_t>(wrote));
+    if (static_cast<std::size_t>(wrote) < offered) break;
+  }
+  return true;
+}
+
+// What the socket did not take waits in libuv's queue; the slabs stay at the front of `out` until it is written.
+void Connection::queue_rest() {
+  iovec vectors[kVectors];
+  const int count = out.peek(vectors, kVectors);
+  for (int i = 0; i < count; ++i) in_flight_ += vectors[i].iov_len;
+  pending_ = new Pending{{}, OutBuffer(out.slabs())};
+  auto written = [](uv_write_t* request, int result) {
+    auto* self = static_cast<Connection*>(request->handle->data);
+    delete reinterpret_cast<Pending*>(request);
+    if (self == nullptr) return;
+    self->pending_ = nullptr;
+    self->out.drop(std::exchange(self->in_flight_, 0));
+    if (result < 0)
+      self->fail();
+    else
+      self->wake();
+  };
+  if (uv_write(&pending_->request, stream(), reinterpret_cast<const uv_buf_t*>(vectors), static_cast<unsigned>(count),
+               written) == 0)
+    return;
+  delete std::exchange(pending_, nullptr);
+  in_flight_ = 0;
+  fail();
+}
+
+void Connection::flush() {
+  if (state_ == State::kClosed || socket_ == nullptr) return;
+  if (state_ == State::kOpen) {
+    events_.before_flush();
+    if (state_ == State::kClosed) return;
+  }
+  if (in_flight_ == 0 && !broken_) {
+    if (!write_some()) {
+      fail();
+      return;
+    }
+    if (!out.empty()) queue_rest();
+  }
+  if (state_ == State::kOpen && !broken_) events_.on_flushed();
+  if (state_ == State::kClosed || in_flight_ != 0 || !out.empty()) return;
+  if (shutdown_wanted_ && !shutdown_done_) {
+    shutdown_done_ = true;
+    ::shutdown(fd(), SHUT_WR);
+  }
+  if (state_ == State::kFlushing) linger();
+}
+
+void Connection::shutdown() {
+  shutdown_wanted_ = true;
+  wake();
+}
+
+void Connection::close(Close how) {
+  if (state_ == State::kClosed) return;
+  if (how == Close::kReset || broken_ || socket_ == nullptr) {
+    if (how == Close::kReset && fd() >= 0) {
+      const struct linger hard = {1, 0};
+      setsockopt(fd(), SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+    }
+    finish_close();
+    return;
+  }
+  if (state_ != State::kOpen) return;
+  state_ = State::kFlushing;
+  linger_ = how == Close::kLinger;
+  linger_timer_ = std::make_unique<Timer>(flusher_.loop, call_member<&Connection::finish_close, Connection>, this);
+  linger_timer_->start(limits::kStall);  // for the bytes to leave
+  if (reading_) {
+    reading_ = false;
+    uv_read_stop(stream());
+  }
+  wake();
+}
+
+void Connection::linger() {
+  if (!linger_) {
+    finish_close();
+    return;
+  }
+  state_ = State::kLingering;
+  if (!shutdown_done_) ::shutdown(fd(), SHUT_WR);
+  linger_left_ = limits::kLingerBytes;
+  linger_timer_->start(limits::kLinger);
+  if (uv_read_start(stream(), on_alloc, on_read) != 0) finish_close();
+}
+
+void Connection::finish_close() {
+  if (state_ == State::kClosed) return;
+  state_ = State::kClosed;
+  if (linger_timer_) linger_timer_->stop();
+  dirty_.unlink();
+  close_socket();
+  events_.on_closed();
+}
+
+}  // namespace outrider

@@ -1,0 +1,204 @@
+#include "proxy/downstream.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "config/log.h"
+#include "proxy/worker.h"
+
+namespace outrider {
+
+namespace {
+constexpr std::size_t kPrefaceBytes = 24;
+}
+
+Downstream::Downstream(Listener& listener)
+    : listener_(listener),
+      wire_(listener.worker().flusher(), *this),
+      timer_(listener.worker().loop(), call_member<&Downstream::on_timer, Downstream>, this) {
+  info_.listener = listener.snapshot().config;
+  info_.listener_label = listener.snapshot().label;
+  info_.listener_port = listener.snapshot().port_text;
+}
+
+Downstream::~Downstream() {
+  OUTRIDER_ASSERT(!streams.linked());
+  if (admitted_) listener_.leave(info_.ip);
+}
+
+bool Downstream::accept(uv_stream_t* server) {
+  const config::Listener& settings = *info_.listener;
+  info_.unix_socket = settings.address.kind == config::Address::Kind::kUnix;
+  if (!wire_.accept(server, info_.unix_socket) || !learn_peer()) return false;
+  if (!listener_.admit(info_.ip)) return false;
+  admitted_ = true;
+  if (settings.tcp)
+    codec_ = make_tcp_server(wire_, *this);
+  else if (!settings.http2)
+    codec_ = make_h1_server(wire_, *this, codec_settings());
+  else if (!settings.http1)
+    codec_ = make_h2_server(wire_, *this, codec_settings());
+  if (codec_ != nullptr && draining_) codec_->drain(false);
+  wire_.start_reading();
+  if (codec_ != nullptr) wire_.wake();
+  watch();
+  return true;
+}
+
+CodecSettings Downstream::codec_settings() const {
+  const config::ListenerLimits& limits = info_.listener->limits;
+  return {.scheme = info_.scheme,
+          .max_header_bytes = limits.headers,
+          .max_target_bytes = limits.target,
+          .max_fields = limits.fields,
+          .max_streams = static_cast<std::uint32_t>(limits.streams),
+          .max_requests = limits.requests};
+}
+
+bool Downstream::learn_peer() {
+  if (info_.unix_socket) {
+    info_.local = true;
+    info_.ip_text = ip_text_;
+    return true;
+  }
+  sockaddr_storage storage{};
+  socklen_t length = sizeof(storage);
+  if (getpeername(wire_.fd(), reinterpret_cast<sockaddr*>(&storage), &length) != 0) return false;
+  if (storage.ss_family == AF_INET6) {
+    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(storage);
+    std::memcpy(info_.ip.data(), &in6.sin6_addr, 16);
+    info_.port = ntohs(in6.sin6_port);
+  } else {
+    const auto& in4 = reinterpret_cast<const sockaddr_in&>(storage);
+    info_.ip = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    std::memcpy(info_.ip.data() + 12, &in4.sin_addr, 4);
+    info_.port = ntohs(in4.sin_port);
+  }
+  static constexpr std::array<std::uint8_t, 12> kMapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  const bool v4 = std::equal(kMapped.begin(), kMapped.end(), info_.ip.begin());
+  inet_ntop(v4 ? AF_INET : AF_INET6, info_.ip.data() + (v4 ? 12 : 0), ip_text_, sizeof(ip_text_));
+  info_.ip_text = ip_text_;
+  info_.local = v4 ? info_.ip[12] == 127 : std::strcmp(ip_text_, "::1") == 0;
+  info_.trusted = std::any_of(info_.listener->trust.begin(), info_.listener->trust.end(),
+                              [this](const config::Cidr& range) { return range.contains(info_.ip); });
+  return true;
+}
+
+void Downstream::choose_codec(std::string_view bytes) {
+  first_bytes_.append(bytes.substr(0, kPrefaceBytes - first_bytes_.size()));
+  const Preface preface = detect_preface(first_bytes_);
+  if (preface == Preface::kMore) return;
+  codec_ = preface == Preface::kHttp2 ? make_h2_server(wire_, *this, codec_settings())
+                                      : make_h1_server(wire_, *this, codec_settings());
+  if (draining_) codec_->drain(false);
+}
+
+void Downstream::on_bytes(std::string_view bytes) {
+  if (codec_ == nullptr) {
+    const std::size_t kept = first_bytes_.size();
+    choose_codec(bytes);
+    if (codec_ == nullptr) return;
+    const std::string before = first_bytes_.substr(0, kept);
+    first_bytes_ = std::string();
+    if (!before.empty()) codec_->feed(before);
+    if (wire_.closing()) return;
+  }
+  codec_->feed(bytes);
+  watch();
+}
+
+void Downstream::on_eof() {
+  if (codec_ == nullptr)
+    wire_.close(Wire::Close::kFlush);
+  else
+    codec_->on_eof();
+}
+
+void Downstream::on_broken() {
+  if (codec_ != nullptr) codec_->on_broken();
+  wire_.close(Wire::Close::kReset);
+}
+
+void Downstream::before_flush() {
+  if (codec_ != nullptr) codec_->pump();
+}
+
+void Downstream::on_flushed() {
+  if (codec_ != nullptr) codec_->on_flushed();
+}
+
+void Downstream::on_closed() {
+  timer_.stop();
+  if (codec_ != nullptr) codec_->on_broken();
+  unlink();
+  worker().loop().defer(std::unique_ptr<Downstream>(this));
+}
+
+RequestSink* Downstream::on_stream(CodecStream& stream) {
+  had_request_ = true;
+  Stream* exchange = Stream::create(*this, stream);
+  exchange->insert_before(streams);
+  return &exchange->request_sink();
+}
+
+void Downstream::stream_ended() {
+  if (!wire_.closing()) watch();
+}
+
+void Downstream::on_abuse(Reason reason, std::string_view detail) {
+  worker().metrics_ref().limit_refused(info_.listener_label, reason == Reason::kHeaderTooLarge ? RefusedLimit::kHeaders
+                                                             : detail.find("reset") != std::string_view::npos
+                                                                 ? RefusedLimit::kResets
+                                                                 : RefusedLimit::kControlFrames);
+  log::limited(reason, "connection of {} on {} closed: {}", info_.ip_text, info_.listener->name, detail);
+}
+
+void Downstream::watch() {
+  if (wire_.closing() || info_.listener->tcp) return;
+  const config::ListenerTimeouts& timeouts = info_.listener->timeouts;
+  Watch wanted = Watch::kNone;
+  if (codec_ == nullptr || codec_->in_head() || !had_request_)
+    wanted = Watch::kHeader;
+  else if (!streams.linked())
+    wanted = Watch::kIdle;
+  if (wanted == watch_) return;
+  watch_ = wanted;
+  const Millis limit = wanted == Watch::kHeader ? timeouts.header : timeouts.idle;
+  if (wanted == Watch::kNone) return;  // what is armed finds nothing to do, and moving it later is cheap
+  if (limit.count() == 0)
+    timer_.stop();
+  else
+    timer_.start(limit);
+}
+
+void Downstream::on_timer() {
+  if (watch_ == Watch::kNone) return;
+  if (watch_ == Watch::kHeader && codec_ != nullptr && codec_->in_head())
+    codec_->expire_head();
+  else if (codec_ != nullptr && watch_ == Watch::kIdle)
+    codec_->drain(true);
+  if (!wire_.closing() && !streams.linked()) wire_.close(Wire::Close::kFlush);
+}
+
+void Downstream::drain(bool final) {
+  draining_ = true;
+  if (codec_ != nullptr)
+    codec_->drain(final);
+  else if (final)
+    wire_.close(Wire::Close::kFlush);
+}
+
+void Downstream::cut(Reason reason) {
+  for (ListNode* node = streams.next; node != &streams;) {
+    auto& stream = static_cast<Stream&>(*node);
+    node = node->next;
+    stream.cut(reason, outrider::info(reason).sentence);
+  }
+  if (!wire_.closing()) wire_.close(Wire::Close::kFlush);
+}
+
+}  // namespace outrider

@@ -1,0 +1,82 @@
+// The control thread: binds, starts workers, listens to signals, drains, serves the admin surfaces. Owns everything that is one per process.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/load.h"
+#include "config/log_writer.h"
+#include "discovery/event_loop.h"
+#include "proxy/connection.h"
+#include "proxy/worker.h"
+
+namespace outrider {
+
+class AdminServer;
+
+struct RunOptions {
+  std::vector<std::string> paths;
+  unsigned workers = 0;  // 0: as configured
+  bool watch = true;
+};
+
+class Server {
+ public:
+  Server(std::shared_ptr<const config::Config> config, RunOptions options);
+  ~Server();
+  // Until drained: the exit code.
+  int run();
+
+  // For the admin surfaces; on the control thread. `done` comes later, on the control thread.
+  struct Readiness {
+    bool ready = false;
+    std::vector<std::string> reasons;  // why not; or what is amiss though ready
+  };
+  Readiness readiness() const;
+  void collect_metrics(bool open_metrics, std::function<void(std::string text)> done);
+  void collect_services(std::function<void(std::string json)> done);
+  std::string config_text() const;    // effective YAML with origins
+  std::string config_status() const;  // JSON
+  void start_drain(bool with_delay);
+  void stop_now();  // exit 0 at once
+  EventLoop& loop() { return loop_; }
+  Flusher& flusher() { return flusher_; }
+  BlockPool& blocks() { return blocks_; }
+
+ private:
+  enum class Phase : std::uint8_t { kStarting, kReady, kAnnounced, kClosing, kDone };
+  bool bind_all();
+  bool start_admin();
+  void start_workers();
+  void listen_to_signals();
+  void on_signal(int number);
+  void on_drain_step();
+  void close_inbound();
+  void close_outbound();
+  void check_idle();
+  void each_worker(std::function<void(Worker&)> function);
+  void on_tick();
+
+  std::shared_ptr<const config::Config> config_;
+  const RunOptions options_;
+  EventLoop loop_;
+  Flusher flusher_{loop_};
+  BlockPool blocks_;
+  LogWriter log_writer_;
+  std::shared_ptr<const Snapshot> snapshot_;
+  Shared shared_;
+  std::vector<config::Address> bound_;
+  std::vector<std::vector<int>> sockets_;  // by listener, by worker
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::unique_ptr<AdminServer>> admin_;
+  std::vector<Handle<uv_signal_t>> signals_;
+  Timer drain_timer_, deadline_timer_, idle_timer_, tick_timer_;
+  Phase phase_ = Phase::kStarting;
+  bool outbound_closed_ = false;
+  std::int64_t loaded_at_ms_ = 0;
+  int exit_code_ = 0;
+};
+
+}  // namespace outrider

@@ -1,0 +1,146 @@
+#include "proxy/snapshot.h"
+
+#include <algorithm>
+
+#include "config/error.h"
+#include "discovery/metrics.h"
+#include "filters/forwarded.h"
+#include "filters/http/path.h"
+
+namespace outrider {
+
+namespace {
+
+std::int32_t subset_index(const config::Service& service, const std::string& name) {
+  if (name.empty()) return -1;
+  const auto found = service.subsets.find(name);
+  OUTRIDER_ASSERT(found != service.subsets.end());
+  return static_cast<std::int32_t>(std::distance(service.subsets.begin(), found));
+}
+
+void compile_route(const config::Config& config, const config::Route& route, CompiledRoute& out) {
+  out.route = &route;
+  out.route_label = intern_label(route.name);
+  const std::size_t count = std::max<std::size_t>(route.to.size(), 1);
+  OUTRIDER_ASSERT(route.policies.size() == count);
+  out.targets.resize(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    CompiledTarget& target = out.targets[i];
+    target.policy = &route.policies[i];
+    const config::Service* service = nullptr;
+    if (!route.to.empty()) {
+      target.target = &route.to[i];
+      const auto found = std::find_if(config.services.begin(), config.services.end(),
+                                      [&](const config::Service& it) { return it.name == target.target->service; });
+      OUTRIDER_ASSERT(found != config.services.end());
+      service = &*found;
+      target.service = static_cast<std::uint32_t>(std::distance(config.services.begin(), found));
+      target.subset = subset_index(*service, target.target->subset);
+      target.weight = target.target->weight;
+      target.service_label = intern_label(service->name);
+      out.total_weight += target.weight;
+    }
+    target.chain = Chain(FilterContext{config, route, *target.policy, service, service != nullptr});
+  }
+}
+
+// What a TCP listener does, or one that redirects everything, as the route it amounts to.
+config::Route own_route(const config::Listener& listener) {
+  config::Route route;
+  route.name = listener.name;
+  route.mark = listener.mark;
+  route.to = listener.to;
+  route.redirect = listener.redirect;
+  route.matches.emplace_back();
+  config::Policy policy;
+  policy.timeout_idle = config::Leaf<Millis>{limits::kTcpIdle, {}};
+  policy.retry_attempts = config::Leaf<unsigned>{limits::kRetryAttempts, {}};
+  policy.retry_when = config::Leaf<config::RetryWhen>{{}, {}};
+  policy.retry_backoff = config::Leaf<config::Backoff>{{}, {}};
+  policy.retry_budget = config::Leaf<double>{limits::kRetryBudget, {}};
+  policy.retry_methods = config::Leaf<config::RetryMethods>{config::RetryMethods::kIdempotent, {}};
+  policy.retry_buffer = config::Leaf<std::uint64_t>{limits::kRetryBuffer, {}};
+  route.policies.assign(std::max<std::size_t>(route.to.size(), 1), policy);
+  return route;
+}
+
+}  // namespace
+
+std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::Config> config, std::uint64_t generation) {
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->config = std::move(config);
+  snapshot->generation = generation;
+  const config::Config& model = *snapshot->config;
+  for (const config::Service& service : model.services) snapshot->service_labels.push_back(intern_label(service.name));
+  snapshot->routes.resize(model.routes.size());
+  for (std::size_t i = 0; i < model.routes.size(); ++i) {
+    snapshot->routes[i].index = static_cast<std::uint32_t>(i);
+    compile_route(model, model.routes[i], snapshot->routes[i]);
+  }
+  for (std::size_t i = 0; i < model.listeners.size(); ++i) {
+    const config::Listener& listener = model.listeners[i];
+    ListenerSnapshot out;
+    out.config = &listener;
+    out.index = static_cast<std::uint32_t>(i);
+    out.label = intern_label(listener.name);
+    out.port_text = std::to_string(listener.address.port);
+    if (listener.tcp || listener.redirect) {
+      snapshot->own_routes.push_back(own_route(listener));
+      out.always = std::make_unique<CompiledRoute>();
+      compile_route(model, snapshot->own_routes.back(), *out.always);
+    } else {
+      out.routes = std::make_unique<RouteTable>(model, listener);
+    }
+    snapshot->listeners.push_back(std::move(out));
+  }
+  return snapshot;
+}
+
+void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot& listener) {
+  if (x.request.version == Version::kTcp) {
+    x.route = listener.always.get();
+    return;
+  }
+  std::string_view why;
+  const config::Listener& settings = *listener.config;
+  x.is_grpc = x.request.headers.get(HeaderId::kContentType).starts_with("application/grpc");
+  if (x.request.target == "*") {
+    x.path = "*";
+  } else {
+    NormalisedTarget target;
+    if (!normalise_target(x.request.target, settings.merge_slashes, x.arena, target, why)) {
+      x.reply(Reason::kBadRequest, why);
+      return;
+    }
+    x.path = target.path;
+    x.query = target.query;
+    x.escaped_slash = target.escaped_slash;
+  }
+  x.path_out = x.path;
+  if (!x.request.authority.empty() && !parse_authority(x.request.authority, x.arena, x.host, x.host_port, why)) {
+    x.reply(Reason::kBadRequest, why);
+    return;
+  }
+  trust(x);
+  if (x.request.method == Method::kConnect || x.request.method == Method::kTrace) {
+    x.reply(Reason::kNotSupported, "CONNECT and TRACE are not forwarded");
+    return;
+  }
+  if (x.escaped_slash && settings.escaped_slashes == config::EscapedSlashes::kReject) {
+    x.reply(Reason::kBadRequest, "%2f or %5c in the path (paths.escaped_slashes: reject)");
+    return;
+  }
+  if (listener.always != nullptr) {
+    x.route = listener.always.get();
+    return;
+  }
+  RouteHit hit;
+  if (!listener.routes->find(x, hit)) {
+    x.reply(Reason::kRouteNotFound, x.talkative ? listener.routes->nearest_miss(x, x.arena) : std::string_view());
+    return;
+  }
+  x.route = &snapshot.routes[hit.route];
+  x.match = hit.match;
+}
+
+}  // namespace outrider

@@ -1,0 +1,730 @@
+#include "proxy/stream.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+#include <utility>
+
+#include "filters/forwarded.h"
+#include "filters/local_reply.h"
+#include "filters/route_answer.h"
+#include "proxy/downstream.h"
+#include "proxy/worker.h"
+
+namespace outrider {
+
+namespace {
+
+constexpr Millis kWatchTick{1000};
+constexpr int kBodyVectors = 64;
+
+// `grpc-timeout: 250m` in milliseconds, at least 1; nothing when malformed.
+std::optional<Millis> parse_grpc_timeout(std::string_view text) {
+  if (text.size() < 2 || text.size() > 9) return std::nullopt;
+  std::uint64_t amount = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size() - 1, amount);
+  if (error != std::errc() || end != text.data() + text.size() - 1) return std::nullopt;
+  std::uint64_t micros = 0;
+  switch (text.back()) {
+    case 'H': micros = amount * 3'600'000'000ULL; break;
+    case 'M': micros = amount * 60'000'000ULL; break;
+    case 'S': micros = amount * 1'000'000ULL; break;
+    case 'm': micros = amount * 1'000ULL; break;
+    case 'u': micros = amount; break;
+    case 'n': micros = amount / 1'000; break;
+    default: return std::nullopt;
+  }
+  return Millis{std::max<std::uint64_t>(1, (micros + 999) / 1000)};
+}
+
+AttemptResult attempt_result(Reason reason) {
+  switch (reason) {
+    case Reason::kOk: return AttemptResult::kOk;
+    case Reason::kConnectFailure: return AttemptResult::kConnectFailure;
+    case Reason::kConnectTimeout: return AttemptResult::kConnectTimeout;
+    case Reason::kUpstreamReset: return AttemptResult::kReset;
+    case Reason::kUpstreamProtocolError: return AttemptResult::kProtocolError;
+    case Reason::kStaleConnection: return AttemptResult::kStale;
+    case Reason::kTimeoutHeaders:
+    case Reason::kTimeoutTotal:
+    case Reason::kTimeoutPerTry:
+    case Reason::kTimeoutIdle: return AttemptResult::kTimeout;
+    default: return AttemptResult::kCancelled;
+  }
+}
+
+// After these the rest of an HTTP/1 request is not worth reading, or cannot be trusted.
+bool closes_connection(Reason reason) {
+  return reason == Reason::kBadRequest || reason == Reason::kBodyTooLarge || reason == Reason::kHeaderTooLarge ||
+         reason == Reason::kClientTimeout || reason == Reason::kDrain;
+}
+
+}  // namespace
+
+Stream* Stream::create(Downstream& owner, CodecStream& client) {
+  return ::new (owner.worker().stream_memory()) Stream(owner, client);
+}
+
+Stream::Stream(Downstream& owner, CodecStream& client)
+    : owner_(owner),
+      worker_(owner.worker()),
+      snapshot_(owner.worker().snapshot()),
+      client_(&client),
+      x_(owner.worker().blocks(), owner.info()),
+      body_(owner.worker().flusher().slabs),
+      total_timer_(worker_.loop(), call_member<&Stream::on_total_timeout, Stream>, this),
+      try_timer_(worker_.loop(), call_member<&Stream::on_try_timeout, Stream>, this),
+      head_timer_(worker_.loop(), call_member<&Stream::on_head_timeout, Stream>, this),
+      idle_timer_(worker_.loop(), call_member<&Stream::on_idle_timeout, Stream>, this),
+      watch_timer_(worker_.loop(), call_member<&Stream::on_watch, Stream>, this) {
+  x_.started_ns = worker_.loop().now_ns();
+  x_.request.scheme = x_.client.scheme;
+  last_moved_ms_ = worker_.loop().now_ms();
+  ++worker_.open_streams_;
+}
+
+Stream::~Stream() { --worker_.open_streams_; }
+
+// ---- the life of an exchange
+
+void Stream::advance() {
+  for (Next next = Next::kGo; next == Next::kGo;) {
+    switch (step_) {
+      case Step::kRequest: next = request(); break;
+      case Step::kAttempt: next = attempt(); break;
+      case Step::kBackoff: next = Next::kWait; break;
+      case Step::kRelay: next = relay(); break;
+      case Step::kAnswer: next = answer(); break;
+      case Step::kDone: next = done(); break;
+    }
+  }
+}
+
+Stream::Next Stream::request() {
+  if (x_.route == nullptr && !x_.answer.set) {
+    route_request(x_, *snapshot_, owner_.listener().snapshot());
+    if (!x_.answer.set) draw_target();
+    if (!x_.answer.set) start_timers();
+  }
+  if (!x_.answer.set && x_.request.version != Version::kTcp) {
+    const Verdict verdict = x_.target->chain.on_request(x_, *this, request_position_);
+    if (verdict == Verdict::kPause) return Next::kWait;
+  }
+  const bool forwards = !x_.answer.set && x_.target->target != nullptr;
+  step_ = forwards ? Step::kAttempt : Step::kAnswer;
+  return Next::kGo;
+}
+
+// The target by weight; one without endpoints leaves its share to the others unless `when_empty: fail`.
+bool Stream::draw_target() {
+  const CompiledRoute& route = *x_.route;
+  const CompiledTarget* chosen = &route.targets.front();
+  if (chosen->target != nullptr) {
+    if (route.total_weight == 0) {
+      x_.reply(Reason::kNoWeight, "every target of the route has weight 0");
+      return false;
+    }
+    auto draw = [&](auto&& usable, std::uint32_t total) {
+      std::uint32_t ticket = worker_.random().below(total);
+      for (const CompiledTarget& target : route.targets) {
+        if (!usable(target)) continue;
+        if (ticket < target.weight) return &target;
+        ticket -= target.weight;
+      }
+      return &route.targets.front();
+    };
+    auto is_empty = [&](const CompiledTarget& target) { return worker_.service(target.service).service.empty(target.subset); };
+    if (route.targets.size() > 1) chosen = draw([](const CompiledTarget&) { return true; }, route.total_weight);
+    const bool spill = !chosen->policy->when_empty || chosen->policy->when_empty->value == config::WhenEmpty::kSpill;
+    if (route.targets.size() > 1 && spill && is_empty(*chosen)) {
+      std::uint32_t total = 0;
+      for (const CompiledTarget& target : route.targets)
+        if (!is_empty(target)) total += target.weight;
+      if (total != 0) chosen = draw([&](const CompiledTarget& target) { return !is_empty(target); }, total);
+    }
+  }
+  x_.target = chosen;
+  const config::Policy& policy = *chosen->policy;
+  // Upgrades go only where the route says; otherwise the request is an ordinary one.
+  if (!x_.request.upgrade.empty()) {
+    bool allowed = !policy.upgrade && equal_ignoring_case(x_.request.upgrade, "websocket");
+    if (policy.upgrade)
+      for (const std::string& token : policy.upgrade->value)
+        allowed = allowed || equal_ignoring_case(x_.request.upgrade, token);
+    if (!allowed) x_.request.upgrade = {};
+  }
+  body_limit_ = policy.body_max ? policy.body_max->value : x_.client.listener->limits.body;
+  if (body_limit_ != 0 && x_.request.content_length && *x_.request.content_length > body_limit_) {
+    x_.reply(Reason::kBodyTooLarge, "the body is larger than body.max");
+    return false;
+  }
+  return true;
+}
+
+void Stream::start_timers() {
+  const config::Policy& policy = *x_.target->policy;
+  Millis total{policy.timeout_total ? policy.timeout_total->value : Millis{0}};
+  if (x_.is_grpc) {
+    if (const Header* header = x_.request.headers.find(HeaderId::kGrpcTimeout)) {
+      const std::optional<Millis> asked = parse_grpc_timeout(header->value);
+      if (!asked) {
+        x_.reply(Reason::kBadRequest, "grpc-timeout is malformed");
+        return;
+      }
+      total = total.count() == 0 ? *asked : std::min(total, *asked);
+    }
+  }
+  if (total.count() != 0) {
+    deadline_ms_ = worker_.loop().now_ms() + static_cast<std::uint64_t>(total.count());
+    total_timer_.start(total);
+  }
+  if (policy.timeout_idle && policy.timeout_idle->value.count() != 0) idle_timer_.start(policy.timeout_idle->value);
+}
+
+Stream::Next Stream::attempt() {
+  if (client_ == nullptr) return Next::kWait;
+  const CompiledTarget& target = *x_.target;
+  runtime_ = &worker_.service(target.service);
+  Service& service = runtime_->service;
+  if (!counted_request_) {
+    if (!take(service.shared().requests, service.config().limits.requests.value)) {
+      worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kRequests);
+      x_.reply(Reason::kLimitRequests, "limits.requests of the service are in flight");
+      step_ = Step::kAnswer;
+      return Next::kGo;
+    }
+    counted_request_ = true;
+  }
+  Endpoint* endpoint = service.choose(target.subset, {tried_.data(), tried_count_}, worker_.random());
+  if (endpoint == nullptr) {
+    x_.reply(Reason::kNoEndpoint, target.subset < 0 ? "the service has no endpoint" : "no endpoint carries the subset's labels");
+    step_ = Step::kAnswer;
+    return Next::kGo;
+  }
+  auto* attempt = x_.arena.make<Attempt>();
+  attempt->endpoint = endpoint;
+  attempt->started_ns = worker_.loop().now_ns();
+  attempt->stale_retry = fresh_;
+  (x_.attempt == nullptr ? x_.first_attempt : x_.attempt->next) = attempt;
+  x_.attempt = attempt;
+  x_.endpoint = endpoint;
+  if (!fresh_) ++x_.attempts;
+  ++endpoint->active;
+  if (tried_count_ < tried_.size()) tried_[tried_count_++] = endpoint;
+  const config::Policy& policy = *target.policy;
+  if (policy.timeout_per_try && policy.timeout_per_try->value.count() != 0 && !x_.tunnel)
+    try_timer_.start(policy.timeout_per_try->value);
+  const config::Protocol protocol = service.config().protocol;
+  endpoint_ = endpoint;
+  const bool http2 = protocol == config::Protocol::kHttp2 ||
+                     (protocol == config::Protocol::kAuto && x_.is_grpc && x_.request.upgrade.empty());
+  pool_ = &runtime_->pool(*endpoint, http2);
+  fresh_only = fresh_;
+  step_ = Step::kRelay;
+  Lease lease;
+  switch (pool_->acquire(*this, lease)) {
+    case UpstreamPool::Got::kLease: on_lease(lease); return Next::kWait;
+    case UpstreamPool::Got::kWaiting: return Next::kWait;
+    case UpstreamPool::Got::kRefused: break;
+  }
+  worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kPending);
+  attempt_failed({Reason::kLimitPending, Origin::kProxy, true}, "limits.connections are in use and limits.pending wait");
+  return Next::kGo;
+}
+
+void Stream::on_lease(const Lease& lease) {
+  lease_ = lease;
+  upstream_sent_ = upstream_held_ = false;
+  x_.attempt->connected_ns = worker_.loop().now_ns();
+  x_.attempt->reused = lease.reused;
+  send_request();
+}
+
+void Stream::on_lease_failed(const Error& error, std::string_view words) {
+  attempt_failed(error, words);
+  advance();
+}
+
+void Stream::send_request() {
+  if (x_.request.version != Version::kTcp) x_.target->chain.on_attempt(x_);
+  if (x_.is_grpc && deadline_ms_ != 0) {
+    // What is left of the deadline goes on with the request.
+    const std::uint64_t now = worker_.loop().now_ms();
+    char text[16];
+    char* end = std::to_chars(text, text + sizeof(text) - 1, deadline_ms_ > now ? std::min<std::uint64_t>(deadline_ms_ - now, 99'999'999) : 1).ptr;
+    *end++ = 'm';
+    x_.request.headers.set(HeaderId::kGrpcTimeout, x_.arena.copy({text, static_cast<std::size_t>(end - text)}));
+  }
+  const std::string_view as_came = x_.request.target;
+  const bool unchanged = x_.path_out.data() == as_came.data() && x_.path_out.size() + x_.query.size() == as_came.size();
+  if (!unchanged && x_.path != "*" && x_.request.version != Version::kTcp)
+    x_.request.target = x_.arena.concat(x_.path_out, x_.query);
+  const bool bodyless = request_ended_ && body_.empty() && trailers_ == nullptr;
+  lease_.stream->send_request(x_.request, bodyless);
+  x_.request.target = as_came;
+  if (bodyless) return;
+  iovec vectors[kBodyVectors];
+  const int count = body_.peek(vectors, kBodyVectors);
+  const bool last = request_ended_ && trailers_ == nullptr;
+  for (int i = 0; i < count; ++i)
+    lease_.stream->send_body({static_cast<const char*>(vectors[i].iov_base), vectors[i].iov_len}, last && i + 1 == count);
+  if (trailers_ != nullptr)
+    lease_.stream->send_trailers(*trailers_);
+  else if (last && count == 0)
+    lease_.stream->send_body({}, true);
+  if (body_.size() > x_.target->policy->retry_buffer->value) {
+    body_.clear();
+    body_kept_ = false;
+  }
+  hold_client(lease_.stream->queued() > limits::kHighWater);
+}
+
+// Both halves move by themselves; this sees whether they have come to their end. A tunnel has two ends, another exchange the response's.
+Stream::Next Stream::relay() {
+  if (!response_ended_ || (x_.tunnel && !request_ended_)) return Next::kWait;
+  if (lease_.stream != nullptr && (!x_.tunnel || upstream_sent_)) {
+    // The connection goes back at once; the client may take its time.
+    note_attempt_end(Reason::kOk);
+    std::exchange(lease_.stream, nullptr)->release();
+    pool_->give_back(lease_);
+    total_timer_.stop();
+    try_timer_.stop();
+  }
+  if (!sent_ || lease_.stream != nullptr) {
+    watch_client();
+    return Next::kWait;
+  }
+  step_ = Step::kDone;
+  return Next::kGo;
+}
+
+Stream::Next Stream::answer() {
+  for (Timer* timer : {&total_timer_, &try_timer_, &head_timer_}) timer->stop();
+  if (client_ == nullptr || x_.request.version == Version::kTcp) {
+    note_failure(x_, x_.answer.reason, x_.answer.detail);
+    if (client_ != nullptr) std::exchange(client_, nullptr)->reset(ResetCode::kRefused);
+    step_ = Step::kDone;
+    return Next::kGo;
+  }
+  step_ = Step::kRelay;
+  if (x_.answer.set)
+    answer_body_ = local_reply(x_);
+  else
+    answer_body_ = answer_route(x_, *x_.route);
+  if (x_.target != nullptr) x_.target->chain.on_response(x_, *this, response_position_);
+  x_.response_started = response_ended_ = true;
+  hold_client(false);
+  // What is wrong with an HTTP/1 request may leave its end unknown.
+  if (x_.request.version != Version::kHttp2 && (request_broken_ || x_.answer.close || closes_connection(x_.reason)))
+    client_->close_after();
+  const bool bodyless = answer_body_.empty() || x_.request.method == Method::kHead;
+  client_->send_response(x_.response, bodyless);
+  if (!bodyless) {
+    x_.bytes_out = answer_body_.size();
+    client_->send_body(answer_body_, true);
+  }
+  return Next::kGo;
+}
+
+Stream::Next Stream::done() {
+  if (logged_) return Next::kWait;
+  logged_ = true;
+  for (Timer* timer : {&total_timer_, &try_timer_, &head_timer_, &idle_timer_, &watch_timer_}) timer->stop();
+  drop_upstream(ResetCode::kCancel);
+  note_attempt_end(x_.reason);
+  x_.ended_ns = worker_.loop().now_ns();
+  if (x_.target != nullptr && x_.request.version != Version::kTcp) x_.target->chain.on_done(x_);
+  if (counted_request_) give_back(runtime_->service.shared().requests);
+  const std::uint32_t service = x_.target != nullptr && x_.target->target != nullptr ? x_.target->service_label : 0;
+  const std::uint32_t route = x_.route != nullptr ? x_.route->route_label : 0;
+  worker_.metrics_ref().request({x_.client.listener_label, route, service, static_cast<std::uint16_t>(x_.status), x_.reason},
+                                (x_.ended_ns - x_.started_ns) / 1000);
+  worker_.log(x_);
+  if (client_ != nullptr) std::exchange(client_, nullptr)->release();
+  unlink();
+  owner_.stream_ended();
+  worker_.loop().defer(this, [](void* it) {
+    auto* self = static_cast<Stream*>(it);
+    Worker& worker = self->worker_;
+    self->~Stream();
+    worker.give_back_stream_memory(self);
+  });
+  return Next::kWait;
+}
+
+// ---- the client's half
+
+void Stream::on_head(bool last) {
+  request_ended_ = x_.request_complete = last;
+  x_.started_wall_ms = worker_.wall_ms();
+  if (!last) {
+    body_began_ms_ = body_moved_ms_ = worker_.loop().now_ms();
+    watch_client();
+  }
+  advance();
+}
+
+void Stream::on_body(std::string_view bytes, bool last) {
+  touch();
+  x_.bytes_in += bytes.size();
+  body_moved_ms_ = last_moved_ms_;
+  if (last) request_ended_ = x_.request_complete = true;
+  if (logged_ || response_ended_) return;  // the answer is complete: the rest is dropped
+  if (body_limit_ != 0 && x_.bytes_in > body_limit_ && !x_.tunnel) {
+    fail({Reason::kBodyTooLarge, Origin::kClient, false}, "the body is larger than body.max");
+    advance();
+    return;
+  }
+  forward_body(bytes, last);
+  if (last) advance();
+}
+
+void Stream::forward_body(std::string_view bytes, bool last) {
+  if (body_kept_) keep_for_retry(bytes);
+  if (lease_.stream == nullptr) {
+    hold_client(body_.size() > limits::kHighWater);
+    return;
+  }
+  lease_.stream->send_body(bytes, last);
+  if (lease_.stream->queued() > limits::kHighWater) hold_client(true);
+}
+
+// While there is no lease everything is kept; after that only as much as a retry may cost.
+void Stream::keep_for_retry(std::string_view bytes) {
+  const bool sending = lease_.stream != nullptr;
+  if (sending && (x_.response_started || body_.size() + bytes.size() > x_.target->policy->retry_buffer->value)) {
+    body_.clear();
+    body_kept_ = false;
+    return;
+  }
+  body_.append(bytes);
+}
+
+void Stream::on_trailers(Headers& trailers) {
+  touch();
+  request_ended_ = x_.request_complete = true;
+  if (logged_ || response_ended_) return;
+  trailers_ = &trailers;
+  if (lease_.stream != nullptr) lease_.stream->send_trailers(trailers);
+}
+
+void Stream::on_bad(const BadRequest& bad) {
+  request_broken_ = true;
+  x_.started_wall_ms = worker_.wall_ms();
+  if (logged_ || response_ended_) return;  // the answer stands; the codec closes after it
+  if (x_.response_started) {
+    note_failure(x_, bad.reason, bad.detail);
+    step_ = Step::kDone;
+    if (client_ != nullptr) std::exchange(client_, nullptr)->reset(ResetCode::kProtocol);
+  } else {
+    drop_upstream(ResetCode::kCancel);
+    if (x_.client_ip_text.empty()) trust(x_);
+    x_.reply(bad.reason, bad.detail, bad.status);
+    x_.answer.close = true;
+    step_ = Step::kAnswer;
+  }
+  advance();
+}
+
+void Stream::on_reset(const Error& error, std::string_view detail) {
+  client_ = nullptr;
+  if (logged_) return;
+  if (x_.started_wall_ms == 0) x_.started_wall_ms = worker_.wall_ms();
+  note_failure(x_, error.reason, detail);
+  if (!x_.response_started) x_.status = outrider::info(error.reason).status;
+  step_ = Step::kDone;
+  advance();
+}
+
+void Stream::on_writable() { hold_upstream(false); }
+
+void Stream::on_sent() {
+  sent_ = true;
+  advance();
+}
+
+void Stream::hold_client(bool held) {
+  if (held == client_held_ || client_ == nullptr) return;
+  client_held_ = held;
+  const std::uint64_t now = worker_.loop().now_ms();
+  if (held) {
+    held_since_ms_ = now;
+  } else {
+    held_ms_ += now - held_since_ms_;
+    body_moved_ms_ = now;
+  }
+  client_->hold(held);
+}
+
+void Stream::hold_upstream(bool held) {
+  if (held == upstream_held_ || lease_.stream == nullptr) return;
+  upstream_held_ = held;
+  lease_.stream->hold(held);
+}
+
+// ---- the upstream's half
+
+void Stream::upstream_sent() {
+  upstream_sent_ = true;
+  x_.attempt->sent_ns = worker_.loop().now_ns();
+  if (x_.tunnel) {
+    advance();
+    return;
+  }
+  if (x_.response_started || upstream_ended_) return;
+  const config::Policy& policy = *x_.target->policy;
+  if (!policy.timeout_headers || policy.timeout_headers->value.count() == 0) return;
+  if (x_.is_grpc && policy.timeout_headers->mark.built_in()) return;
+  head_timer_.start(policy.timeout_headers->value);
+}
+
+void Stream::upstream_interim() {
+  touch();
+  if (client_ != nullptr && !x_.response_started && x_.request.version != Version::kHttp10) client_->send_interim(x_.response);
+}
+
+void Stream::upstream_head(bool last) {
+  touch();
+  x_.attempt->head_ns = worker_.loop().now_ns();
+  head_timer_.stop();
+  upstream_ended_ = last;
+  x_.status = x_.response.status;
+  const CompiledTarget& target = *x_.target;
+  if (x_.request.version != Version::kTcp) {
+    // A failure that may be tried again is not yet the client's.
+    const Error asks{Reason::kOk, Origin::kUpstream, false};
+    x_.replayable = body_kept_;
+    if (x_.response.status >= 400 && target.chain.on_attempt_failed(x_, asks, *this) == Verdict::kPause) {
+      note_attempt_end(Reason::kOk);
+      drop_upstream(ResetCode::kCancel);
+      return;
+    }
+    x_.tunnel = x_.response.status == 101;
+    x_.is_sse = x_.response.headers.get(HeaderId::kContentType).starts_with("text/event-stream");
+    if (target.chain.on_response(x_, *this, response_position_) == Verdict::kReply) {
+      drop_upstream(ResetCode::kCancel);
+      note_attempt_end(Reason::kOk);
+      step_ = Step::kAnswer;
+      advance();
+      return;
+    }
+  } else {
+    x_.tunnel = true;
+  }
+  if (x_.tunnel || x_.is_sse) {
+    total_timer_.stop();
+    try_timer_.stop();
+  }
+  if (x_.tunnel) watch_timer_.stop();
+  if (!body_.empty()) body_.clear();
+  body_kept_ = false;
+  x_.response_started = true;
+  response_ended_ = last;
+  client_->send_response(x_.response, last);
+  if (last) advance();
+}
+
+void Stream::upstream_body(std::string_view bytes, bool last) {
+  touch();
+  x_.bytes_out += bytes.size();
+  if (last) upstream_ended_ = response_ended_ = true;
+  client_->send_body(bytes, last);
+  if (last) {
+    advance();
+  } else if (client_->queued() > limits::kHighWater) {
+    hold_upstream(true);
+    watch_client();
+  }
+}
+
+void Stream::upstream_trailers(Headers& trailers) {
+  touch();
+  upstream_ended_ = response_ended_ = true;
+  client_->send_trailers(trailers);
+  advance();
+}
+
+void Stream::upstream_reset(const Error& error, std::string_view detail) {
+  lease_.stream = nullptr;
+  const bool http2 = lease_.connection->http2();
+  pool_->give_back(lease_);
+  Error failure = error;
+  if (lease_.reused && !x_.response_started && x_.attempt->head_ns == 0 && error.reason == Reason::kUpstreamReset &&
+      !http2) {
+    failure.reason = Reason::kStaleConnection;
+    if (may_repeat_stale(error)) {
+      note_attempt_end(Reason::kStaleConnection);
+      stale_retried_ = fresh_ = true;
+      if (tried_count_ > 0) --tried_count_;
+      step_ = Step::kAttempt;
+      advance();
+      return;
+    }
+  }
+  attempt_failed(failure, detail);
+  advance();
+}
+
+// A pooled connection that its peer had closed costs nobody a request: once, on a fresh connection.
+bool Stream::may_repeat_stale(const Error& error) const {
+  if (stale_retried_ || !body_kept_ || client_ == nullptr || x_.request.version == Version::kTcp) return false;
+  return error.repeatable || is_idempotent(x_.request.method) || x_.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
+}
+
+// Ends what the attempt holds: its place in the queue, or its stream.
+void Stream::drop_upstream(ResetCode code) {
+  if (pool_ != nullptr) pool_->cancel(*this);
+  if (lease_.stream == nullptr) return;
+  std::exchange(lease_.stream, nullptr)->reset(code);
+  pool_->give_back(lease_);
+}
+
+void Stream::note_attempt_end(Reason reason) {
+  Attempt* attempt = x_.attempt;
+  if (attempt == nullptr || attempt->ended_ns != 0) return;
+  attempt->ended_ns = worker_.loop().now_ns();
+  attempt->result = reason;
+  --endpoint_->active;
+  worker_.metrics_ref().attempt(x_.target->service_label, attempt_result(reason));
+}
+
+// One attempt is over without an answer: perhaps another, else the client hears why.
+void Stream::attempt_failed(const Error& error, std::string_view words) {
+  try_timer_.stop();
+  head_timer_.stop();
+  drop_upstream(ResetCode::kCancel);
+  note_attempt_end(error.reason);
+  x_.replayable = body_kept_;
+  fresh_ = false;
+  if (!x_.response_started && client_ != nullptr) {
+    if (x_.request.version != Version::kTcp) {
+      if (x_.target->chain.on_attempt_failed(x_, error, *this) == Verdict::kPause) return;
+    } else if (error.repeatable && x_.attempts <= x_.target->policy->retry_attempts->value) {
+      retry_after(Millis{0});
+      return;
+    }
+  }
+  fail(error, words);
+}
+
+// The exchange is over without success. An answer if none has begun, else a cut that cannot look complete.
+void Stream::fail(const Error& error, std::string_view words) {
+  if (logged_ || step_ == Step::kAnswer || step_ == Step::kDone) return;
+  drop_upstream(ResetCode::kCancel);
+  note_attempt_end(error.reason);
+  if (!x_.response_started) {
+    x_.reply(error.reason, words);
+    step_ = Step::kAnswer;
+    return;
+  }
+  note_failure(x_, error.reason, words);
+  if (client_ != nullptr) std::exchange(client_, nullptr)->reset(ResetCode::kInternal);
+  step_ = Step::kDone;
+}
+
+void Stream::cut(Reason reason, std::string_view words) {
+  fail({reason, Origin::kProxy, false}, words);
+  advance();
+}
+
+// ---- StreamControl
+
+void Stream::resume() { advance(); }
+
+void Stream::retry_after(Millis delay) {
+  worker_.metrics_ref().retry(x_.target->service_label, x_.attempt != nullptr ? x_.attempt->result : Reason::kOk);
+  step_ = Step::kBackoff;
+  head_timer_.start(delay);
+}
+
+// ---- timers
+
+void Stream::touch() { last_moved_ms_ = worker_.loop().now_ms(); }
+
+std::string_view Stream::knob(const char* name, const config::Leaf<Millis>& leaf) {
+  char amount[24];
+  const std::int64_t ms = leaf.value.count();
+  char* end = std::to_chars(amount, amount + sizeof(amount) - 2, ms % 1000 == 0 ? ms / 1000 : ms).ptr;
+  if (ms % 1000 != 0) *end++ = 'm';
+  *end++ = 's';
+  const std::string where = snapshot_->config->where(leaf.mark);
+  return x_.arena.concat(std::string_view(name), " ", std::string_view(amount, static_cast<std::size_t>(end - amount)), ", set at ",
+                         std::string_view(where));
+}
+
+void Stream::on_total_timeout() {
+  if (x_.tunnel || x_.is_sse) return;
+  const config::Policy& policy = *x_.target->policy;
+  fail({Reason::kTimeoutTotal, Origin::kProxy, false},
+       policy.timeout_total ? knob("timeout.total", *policy.timeout_total) : "the client's grpc-timeout");
+  advance();
+}
+
+void Stream::on_try_timeout() {
+  attempt_failed({Reason::kTimeoutPerTry, Origin::kUpstream, false}, knob("timeout.per_try", *x_.target->policy->timeout_per_try));
+  advance();
+}
+
+void Stream::on_head_timeout() {
+  if (step_ == Step::kBackoff) {
+    step_ = Step::kAttempt;
+    advance();
+    return;
+  }
+  attempt_failed({Reason::kTimeoutHeaders, Origin::kUpstream, false}, knob("timeout.headers", *x_.target->policy->timeout_headers));
+  advance();
+}
+
+void Stream::on_idle_timeout() {
+  const config::Leaf<Millis>& limit = *x_.target->policy->timeout_idle;
+  const auto still = Millis(worker_.loop().now_ms() - last_moved_ms_);
+  if (still < limit.value) {
+    idle_timer_.start(limit.value - still);
+    return;
+  }
+  fail({Reason::kTimeoutIdle, Origin::kProxy, false}, knob("timeout.idle", limit));
+  advance();
+}
+
+// The client's own pace: its body's gaps and rate, and whether it takes what we send. Looked at once a second while either matters.
+void Stream::watch_client() {
+  if (watch_timer_.armed() || x_.tunnel || logged_) return;
+  taken_ms_ = worker_.loop().now_ms();
+  taken_queued_ = client_ != nullptr ? client_->queued() : 0;
+  watch_timer_.start(kWatchTick);
+}
+
+void Stream::on_watch() {
+  if (client_ == nullptr || logged_) return;
+  const std::uint64_t now = worker_.loop().now_ms();
+  const config::ListenerTimeouts& timeouts = x_.client.listener->timeouts;
+  auto longer = [](std::uint64_t ms, Millis limit) { return limit.count() != 0 && ms >= static_cast<std::uint64_t>(limit.count()); };
+
+  const bool uploading = !request_ended_ && !client_held_ && !request_broken_ && !x_.is_grpc && !x_.response_started;
+  if (uploading) {
+    const std::uint64_t running = now - body_began_ms_ - held_ms_;
+    const config::UploadRate& rate = timeouts.upload_rate;
+    const bool slow = rate.bytes_per_second != 0 && longer(running, rate.after) &&
+                      x_.bytes_in * 1000 < rate.bytes_per_second * running;
+    if (slow || longer(now - body_moved_ms_, timeouts.body)) {
+      request_broken_ = true;
+      fail({Reason::kClientTimeout, Origin::kClient, false}, slow ? "the body came slower than timeouts.upload_rate" : "no body byte within timeouts.body");
+      advance();
+      return;
+    }
+  }
+  const std::size_t queued = client_->queued();
+  if (queued == 0 || queued < taken_queued_) taken_ms_ = now;
+  taken_queued_ = queued;
+  if (longer(now - taken_ms_, timeouts.stall)) {
+    note_failure(x_, Reason::kClientTimeout, "the client took no byte within timeouts.stall");
+    std::exchange(client_, nullptr)->reset(ResetCode::kCancel);
+    step_ = Step::kDone;
+    advance();
+    return;
+  }
+  const bool may_upload = !request_ended_ && !x_.is_grpc && !x_.response_started;
+  if (queued != 0 || may_upload || response_ended_) watch_timer_.start(kWatchTick);
+}
+
+}  // namespace outrider

@@ -1,0 +1,154 @@
+// One exchange from the client's head to the log line. Its life is the switch in advance(); everything else here reacts to an
+// event, moves bytes, and calls it again.
+#pragma once
+
+#include <array>
+#include <memory>
+
+#include "filters/chain.h"
+#include "filters/exchange.h"
+#include "proxy/codec.h"
+#include "proxy/snapshot.h"
+#include "proxy/upstream_pool.h"
+
+namespace outrider {
+
+class Downstream;
+class Worker;
+
+class Stream final : public ListNode, private RequestSink, private LeaseWaiter, private StreamControl {
+ public:
+  static Stream* create(Downstream& owner, CodecStream& client);
+  RequestSink& request_sink() { return *this; }
+  void cut(Reason reason, std::string_view words);  // ends it now: an answer if none has begun, else a reset
+
+ private:
+  enum class Step : std::uint8_t {
+    kRequest,   // route and filters; a target is chosen or an answer made
+    kAttempt,   // endpoint and lease; retries return here
+    kBackoff,   // between attempts
+    kRelay,     // bodies both ways, the slower side sets the pace
+    kAnswer,    // a local answer
+    kDone,      // logged exactly once, everything given back
+  };
+  enum class Next : std::uint8_t { kGo, kWait };
+
+  Stream(Downstream& owner, CodecStream& client);
+  ~Stream();
+
+  void advance();
+  Next request();
+  Next attempt();
+  Next relay();
+  Next answer();
+  Next done();
+
+  // The client's half.
+  RequestHead& head() override { return x_.request; }
+  void on_head(bool last) override;
+  void on_body(std::string_view bytes, bool last) override;
+  void on_trailers(Headers& trailers) override;
+  void on_bad(const BadRequest& bad) override;
+  void on_reset(const Error& error, std::string_view detail) override;
+  void on_writable() override;
+  void on_sent() override;
+
+  // The upstream's half.
+  class Upstream final : public ResponseSink {
+   public:
+    explicit Upstream(Stream& stream) : stream_(stream) {}
+    ResponseHead& head() override { return stream_.x_.response; }
+    void on_interim() override { stream_.upstream_interim(); }
+    void on_head(bool last) override { stream_.upstream_head(last); }
+    void on_body(std::string_view bytes, bool last) override { stream_.upstream_body(bytes, last); }
+    void on_trailers(Headers& trailers) override { stream_.upstream_trailers(trailers); }
+    void on_reset(const Error& error, std::string_view detail) override { stream_.upstream_reset(error, detail); }
+    void on_writable() override { stream_.hold_client(false); }
+    void on_sent() override { stream_.upstream_sent(); }
+
+   private:
+    Stream& stream_;
+  };
+  void upstream_interim();
+  void upstream_head(bool last);
+  void upstream_body(std::string_view bytes, bool last);
+  void upstream_trailers(Headers& trailers);
+  void upstream_reset(const Error& error, std::string_view detail);
+  void upstream_sent();
+
+  // Leases.
+  ResponseSink& sink() override { return upstream_; }
+  void on_lease(const Lease& lease) override;
+  void on_lease_failed(const Error& error, std::string_view words) override;
+
+  // StreamControl, for filters.
+  void resume() override;
+  void retry_after(Millis delay) override;
+
+  bool draw_target();
+  void send_request();
+  void forward_body(std::string_view bytes, bool last);
+  void keep_for_retry(std::string_view bytes);
+  void drop_upstream(ResetCode code);
+  void attempt_failed(const Error& error, std::string_view words);
+  void fail(const Error& error, std::string_view words);
+  bool may_repeat_stale(const Error& error) const;
+  void hold_client(bool held);
+  void hold_upstream(bool held);
+  void start_timers();
+  void note_attempt_end(Reason reason);
+  std::string_view knob(const char* name, const config::Leaf<Millis>& leaf);
+  void touch();
+  void on_total_timeout();
+  void on_try_timeout();
+  void on_head_timeout();
+  void on_idle_timeout();
+  void on_watch();
+  void watch_client();
+
+  Downstream& owner_;
+  Worker& worker_;
+  std::shared_ptr<const Snapshot> snapshot_;
+  CodecStream* client_;  // null once it is gone
+  Exchange x_;
+  Upstream upstream_{*this};
+  Lease lease_;
+  UpstreamPool* pool_ = nullptr;     // of the attempt
+  Endpoint* endpoint_ = nullptr;     // of the attempt
+  ServiceRuntime* runtime_ = nullptr;
+  OutBuffer body_;  // request body kept: until there is a lease, and for a retry
+  Headers* trailers_ = nullptr;  // the request's
+  std::string_view answer_body_;
+
+  Timer total_timer_, try_timer_, head_timer_, idle_timer_, watch_timer_;
+  std::uint64_t last_moved_ms_ = 0;
+  std::uint64_t body_began_ms_ = 0;
+  std::uint64_t body_moved_ms_ = 0;
+  std::uint64_t held_since_ms_ = 0;
+  std::uint64_t held_ms_ = 0;
+  std::uint64_t taken_ms_ = 0;      // when the client last took a byte
+  std::size_t taken_queued_ = 0;
+  std::uint64_t body_limit_ = 0;
+  std::uint64_t deadline_ms_ = 0;   // of the total, 0: none
+
+  std::array<const Endpoint*, limits::kMaxRetryAttempts + 2> tried_{};
+  std::uint8_t tried_count_ = 0;
+  std::uint8_t request_position_ = 0;   // in the chain
+  std::uint8_t response_position_ = 0;
+  Step step_ = Step::kRequest;
+  bool counted_request_ = false;     // in ServiceShared::requests
+  bool body_kept_ = true;            // body_ holds all of the request body so far
+  bool request_ended_ = false;       // client's last byte or trailers came
+  bool request_broken_ = false;
+  bool stale_retried_ = false;
+  bool fresh_ = false;
+  bool upstream_ended_ = false;      // its last byte came
+  bool upstream_sent_ = false;       // the request is with the kernel
+  bool client_held_ = false;
+  bool upstream_held_ = false;
+  bool sent_ = false;                // the client's half is with the kernel
+  bool response_ended_ = false;      // all of it was handed to the client's codec
+  bool logged_ = false;
+};
+
+}  // namespace outrider

@@ -1,0 +1,286 @@
+#include "proxy/upstream_pool.h"
+
+#include <algorithm>
+
+namespace outrider {
+
+namespace {
+constexpr Millis kPendingTick{10};  // a connection given up by another worker is noticed this soon
+constexpr std::size_t kStreamsExpected = 100;  // of an HTTP/2 connection whose SETTINGS have not come
+}  // namespace
+
+// ---- one connection
+
+UpstreamConnection::UpstreamConnection(UpstreamPool& pool, bool http2)
+    : pool_(pool),
+      wire_(pool.flusher_, *this),
+      timer_(pool.flusher_.loop, call_member<&UpstreamConnection::on_connect_timeout, UpstreamConnection>, this),
+      http2_(http2) {
+  pool_.metrics_.upstream_connection(pool_.service_.label(), state_, 1);
+}
+
+UpstreamConnection::~UpstreamConnection() {
+  pool_.metrics_.upstream_connection(pool_.service_.label(), state_, -1);
+  give_back(pool_.service_.shared().connections);
+}
+
+void UpstreamConnection::count(ConnectionState state) {
+  if (state == state_) return;
+  pool_.metrics_.upstream_connection(pool_.service_.label(), state_, -1);
+  pool_.metrics_.upstream_connection(pool_.service_.label(), state, 1);
+  state_ = state;
+}
+
+void UpstreamConnection::connect() {
+  const int status = wire_.connect(pool_.endpoint_.address.get());
+  if (status != 0) {
+    connect_status_ = status;  // as if it had been refused, but not inside the caller
+    timer_.start(Millis{0});
+    return;
+  }
+  const Millis limit = pool_.service_.config().connect.value;
+  if (limit.count() != 0) timer_.start(limit);
+}
+
+void UpstreamConnection::on_connected(int status) {
+  timer_.stop();
+  if (status != 0) {
+    connect_status_ = 0;
+    wire_.close(Wire::Close::kReset);
+    pool_.connect_failed({Reason::kConnectFailure, Origin::kUpstream, true}, uv_strerror(status));
+    return;
+  }
+  const CodecSettings settings{.max_fields = limits::kUpstreamFields};
+  const config::Protocol protocol = pool_.service_.config().protocol;
+  if (protocol == config::Protocol::kTcp)
+    codec_ = make_tcp_client(wire_, *this);
+  else
+    codec_ = http2_ ? make_h2_client(wire_, *this, settings) : make_h1_client(wire_, *this, settings);
+  wire_.start_reading();
+  wire_.wake();
+  --pool_.connecting_count_;
+  place();
+  pool_.serve_waiters();
+}
+
+void UpstreamConnection::on_connect_timeout() {
+  if (connect_status_ != 0) {
+    on_connected(connect_status_);
+    return;
+  }
+  if (codec_ != nullptr) {  // the same timer measures idleness later
+    on_idle_timeout();
+    return;
+  }
+  wire_.close(Wire::Close::kReset);
+  pool_.connect_failed({Reason::kConnectTimeout, Origin::kUpstream, true}, "no answer within timeouts.connect");
+}
+
+void UpstreamConnection::on_idle_timeout() {
+  if (leases == 0) close(Wire::Close::kFlush);
+}
+
+void UpstreamConnection::place() {
+  if (wire_.closing() || codec_ == nullptr) return;
+  const bool usable = codec_->reusable() && codec_->free_streams() > 0;
+  if (leases == 0 && !codec_->reusable()) {
+    close(Wire::Close::kFlush);
+    return;
+  }
+  unlink();
+  if (usable)
+    insert_before(*pool_.idle_.next);  // most recently used first
+  else
+    insert_before(pool_.busy_);
+  count(leases == 0 ? ConnectionState::kIdle : ConnectionState::kActive);
+  if (leases != 0) {
+    timer_.stop();
+    return;
+  }
+  Millis idle = pool_.service_.config().idle.value;
+  const Millis hint = codec_->keep_alive_hint();
+  if (hint.count() != 0) {
+    const Millis within = std::max(hint - Millis{1000}, Millis{1});
+    idle = idle.count() == 0 ? within : std::min(idle, within);
+  }
+  if (idle.count() != 0) timer_.start(idle);
+}
+
+void UpstreamConnection::close(Wire::Close how) {
+  timer_.stop();
+  if (codec_ != nullptr && http2_ && how == Wire::Close::kFlush) codec_->drain(true);
+  wire_.close(how);
+}
+
+void UpstreamConnection::on_bytes(std::string_view bytes) {
+  codec_->feed(bytes);
+  if (leases == 0) place();
+}
+void UpstreamConnection::on_eof() {
+  codec_->on_eof();
+  if (leases == 0 && !wire_.closing()) close(Wire::Close::kFlush);
+}
+void UpstreamConnection::on_broken() {
+  codec_->on_broken();
+  wire_.close(Wire::Close::kReset);
+}
+void UpstreamConnection::before_flush() {
+  if (codec_ != nullptr) codec_->pump();
+}
+void UpstreamConnection::on_flushed() {
+  if (codec_ != nullptr) codec_->on_flushed();
+}
+void UpstreamConnection::on_closed() {
+  timer_.stop();
+  if (codec_ != nullptr) codec_->on_broken();
+  pool_.gone(*this);
+}
+void UpstreamConnection::on_capacity() {
+  place();
+  pool_.serve_waiters();
+}
+
+// ---- the pool of one endpoint
+
+UpstreamPool::UpstreamPool(Flusher& flusher, Metrics& metrics, Service& service, Endpoint& endpoint, bool http2)
+    : flusher_(flusher),
+      metrics_(metrics),
+      service_(service),
+      endpoint_(endpoint),
+      http2_(http2),
+      pending_tick_(flusher.loop, call_member<&UpstreamPool::on_pending_tick, UpstreamPool>, this) {}
+
+UpstreamPool::~UpstreamPool() { OUTRIDER_ASSERT(count_ == 0 && waiter_count_ == 0); }
+
+bool UpstreamPool::try_lease(LeaseWaiter& waiter, Lease& lease) {
+  for (ListNode* node = idle_.next; node != &idle_; node = node->next) {
+    auto& connection = static_cast<UpstreamConnection&>(*node);
+    if (waiter.fresh_only && connection.served != 0 && !http2_) continue;
+    CodecStream* stream = connection.codec_->open(waiter.sink());
+    if (stream == nullptr) continue;
+    lease = {&connection, stream, connection.served != 0};
+    ++connection.leases;
+    ++connection.served;
+    connection.place();
+    return true;
+  }
+  return false;
+}
+
+UpstreamPool::Got UpstreamPool::acquire(LeaseWaiter& waiter, Lease& lease) {
+  if (waiter_count_ == 0 || waiter.fresh_only || http2_)
+    if (try_lease(waiter, lease)) return Got::kLease;
+  const std::size_t expected = connecting_count_ * (http2_ ? kStreamsExpected : 1);
+  if (expected <= waiter_count_ && !open_connection()) {
+    const config::ServiceLimits& limits = service_.config().limits;
+    if (!take(service_.shared().pending, limits.pending.value)) return Got::kRefused;
+    waiter.counted = true;
+    waiter.waits_until_ms = flusher_.loop.now_ms() + static_cast<std::uint64_t>(limits.pending_time.value.count());
+    ++pending_;
+    pending_tick_.start(kPendingTick);
+  }
+  waiter.insert_before(waiters_);
+  ++waiter_count_;
+  return Got::kWaiting;
+}
+
+bool UpstreamPool::open_connection() {
+  if (!take(service_.shared().connections, service_.config().limits.connections.value)) return false;
+  auto* connection = new UpstreamConnection(*this, http2_);
+  connection->insert_before(connecting_);
+  ++connecting_count_;
+  ++count_;
+  connection->connect();
+  return true;
+}
+
+void UpstreamPool::remove(LeaseWaiter& waiter) {
+  waiter.unlink();
+  --waiter_count_;
+  if (!waiter.counted) return;
+  waiter.counted = false;
+  --pending_;
+  outrider::give_back(service_.shared().pending);
+}
+
+void UpstreamPool::cancel(LeaseWaiter& waiter) {
+  if (waiter.linked()) remove(waiter);
+}
+
+void UpstreamPool::serve_waiters() {
+  for (ListNode* node = waiters_.next; node != &waiters_;) {
+    auto& waiter = static_cast<LeaseWaiter&>(*node);
+    Lease lease;
+    if (!try_lease(waiter, lease)) {
+      if (!waiter.fresh_only) break;
+      node = node->next;
+      continue;
+    }
+    remove(waiter);
+    waiter.on_lease(lease);
+    node = waiters_.next;  // the call may have changed the list
+  }
+  connect_for_waiters();
+}
+
+// Those that wait without a connection on its way, as far as the limit allows.
+void UpstreamPool::connect_for_waiters() {
+  while (waiter_count_ > connecting_count_ * (http2_ ? kStreamsExpected : 1))
+    if (!open_connection()) return;
+}
+
+void UpstreamPool::connect_failed(const Error& error, std::string_view words) {
+  // HTTP/1: the one who waited longest; HTTP/2: all, since all waited for it.
+  std::size_t fails = http2_ ? waiter_count_ : std::min<std::size_t>(waiter_count_, 1);
+  for (; fails > 0 && waiters_.linked(); --fails) {
+    auto& waiter = static_cast<LeaseWaiter&>(*waiters_.next);
+    remove(waiter);
+    waiter.on_lease_failed(error, words);
+  }
+  connect_for_waiters();
+}
+
+void UpstreamPool::on_pending_tick() {
+  const std::uint64_t now = flusher_.loop.now_ms();
+  for (ListNode* node = waiters_.next; node != &waiters_;) {
+    auto& waiter = static_cast<LeaseWaiter&>(*node);
+    if (!waiter.counted || waiter.waits_until_ms > now) {
+      node = node->next;
+      continue;
+    }
+    remove(waiter);
+    metrics_.limit_refused(service_.label(), RefusedLimit::kPending);
+    waiter.on_lease_failed({Reason::kLimitPending, Origin::kProxy, true}, "waited longer than limits.pending_time");
+    node = waiters_.next;
+  }
+  serve_waiters();
+  if (pending_ != 0) pending_tick_.start(kPendingTick);
+}
+
+void UpstreamPool::give_back(const Lease& lease) {
+  --lease.connection->leases;
+  lease.connection->place();
+  if (waiter_count_ != 0) serve_waiters();
+}
+
+void UpstreamPool::close_idle() {
+  for (ListNode* node = idle_.next; node != &idle_;) {
+    auto& connection = static_cast<UpstreamConnection&>(*node);
+    node = node->next;
+    if (connection.leases == 0) connection.close(Wire::Close::kFlush);
+  }
+}
+
+void UpstreamPool::close_all() {
+  for (ListNode* list : {&idle_, &busy_, &connecting_})
+    while (list->linked()) static_cast<UpstreamConnection&>(*list->next).close(Wire::Close::kReset);
+}
+
+void UpstreamPool::gone(UpstreamConnection& connection) {
+  if (connection.codec_ == nullptr) --connecting_count_;
+  connection.unlink();
+  --count_;
+  flusher_.loop.defer(std::unique_ptr<UpstreamConnection>(&connection));
+}
+
+}  // namespace outrider

@@ -1,0 +1,122 @@
+// Server connections of one worker, leased per attempt: most recently used first, so that pools shrink by themselves. HTTP/2
+// connections carry many leases at once. Who must wait for a connection waits here, bounded by the service's limits.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "discovery/metrics.h"
+#include "discovery/service.h"
+#include "proxy/connection.h"
+
+namespace outrider {
+
+class UpstreamPool;
+class UpstreamConnection;
+
+// An attempt's hold on a connection.
+struct Lease {
+  UpstreamConnection* connection = nullptr;
+  CodecStream* stream = nullptr;
+  bool reused = false;  // the connection had served before: its peer may have closed it meanwhile
+};
+
+// Waits for a lease; linked into a pool's queue while it does.
+class LeaseWaiter : public ListNode {
+ public:
+  virtual ResponseSink& sink() = 0;
+  virtual void on_lease(const Lease& lease) = 0;
+  virtual void on_lease_failed(const Error& error, std::string_view words) = 0;
+
+  bool fresh_only = false;           // takes no connection that has served before
+  bool counted = false;              // in the service's `pending`
+  std::uint64_t waits_until_ms = 0;  // when counted
+
+ protected:
+  ~LeaseWaiter() = default;
+};
+
+class UpstreamConnection final : public ListNode, private Connection::Events, private ClientEvents {
+ public:
+  UpstreamConnection(UpstreamPool& pool, bool http2);
+  ~UpstreamConnection();
+  void connect();
+  void close(Wire::Close how);
+  bool http2() const { return http2_; }
+  bool ready() const { return codec_ != nullptr && !wire_.closing(); }
+  Codec& codec() { return *codec_; }
+  std::uint32_t leases = 0;
+  std::uint64_t served = 0;
+
+ private:
+  friend class UpstreamPool;
+  void on_connected(int status) override;
+  void on_bytes(std::string_view bytes) override;
+  void on_eof() override;
+  void on_broken() override;
+  void before_flush() override;
+  void on_flushed() override;
+  void on_closed() override;
+  void on_capacity() override;
+  void on_connect_timeout();
+  void on_idle_timeout();
+  void count(ConnectionState state);
+  void place();  // where it belongs after something changed: idle, busy, or closed
+
+  UpstreamPool& pool_;
+  Connection wire_;
+  std::unique_ptr<Codec> codec_;
+  Timer timer_;  // connecting, or idle
+  ConnectionState state_ = ConnectionState::kConnecting;
+  int connect_status_ = 0;  // an error known at once
+  const bool http2_;
+};
+
+// Connections to one endpoint in one protocol.
+class UpstreamPool {
+ public:
+  UpstreamPool(Flusher& flusher, Metrics& metrics, Service& service, Endpoint& endpoint, bool http2);
+  ~UpstreamPool();
+
+  enum class Got : std::uint8_t { kLease, kWaiting, kRefused };
+  // kLease: `lease` is filled. kWaiting: the waiter hears later (or cancels). kRefused: the service's limits are reached.
+  Got acquire(LeaseWaiter& waiter, Lease& lease);
+  void cancel(LeaseWaiter& waiter);
+  // After the lease's stream was released or reset, or ended by on_reset.
+  void give_back(const Lease& lease);
+  // No new leases are coming; idle connections close.
+  void close_idle();
+  void close_all();
+
+  std::size_t connections() const { return count_; }
+  Endpoint& endpoint() { return endpoint_; }
+  Service& service() { return service_; }
+
+ private:
+  friend class UpstreamConnection;
+  bool try_lease(LeaseWaiter& waiter, Lease& lease);
+  void serve_waiters();
+  void connect_for_waiters();
+  bool open_connection();
+  void remove(LeaseWaiter& waiter);
+  void connect_failed(const Error& error, std::string_view words);
+  void gone(UpstreamConnection& connection);
+  void on_pending_tick();
+
+  Flusher& flusher_;
+  Metrics& metrics_;
+  Service& service_;
+  Endpoint& endpoint_;
+  const bool http2_;
+  ListNode idle_;        // of UpstreamConnection, most recently used first: H1 idle, H2 with room
+  ListNode busy_;        // H1 leased, H2 full or going away
+  ListNode connecting_;
+  ListNode waiters_;     // of LeaseWaiter, oldest first
+  std::size_t waiter_count_ = 0;
+  std::size_t connecting_count_ = 0;
+  std::size_t count_ = 0;
+  std::size_t pending_ = 0;  // waiters counted in the service's `pending`
+  Timer pending_tick_;
+};
+
+}  // namespace outrider

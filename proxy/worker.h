@@ -1,0 +1,128 @@
+// One thread, one loop; everything below a worker belongs to it alone: listeners, client connections, streams, services, pools, counters.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "config/log_writer.h"
+#include "discovery/event_loop.h"
+#include "discovery/metrics.h"
+#include "discovery/service.h"
+#include "filters/access_log.h"
+#include "proxy/connection.h"
+#include "proxy/snapshot.h"
+#include "proxy/upstream_pool.h"
+
+namespace outrider {
+
+class Listener;
+class Stream;
+
+// Connections by client address; asked at accept and close only, and only where `per_client` is set.
+class ClientCounts {
+ public:
+  bool enter(const std::array<std::uint8_t, 16>& ip, std::uint64_t limit);
+  void leave(const std::array<std::uint8_t, 16>& ip);
+
+ private:
+  std::mutex mutex_;
+  std::map<std::array<std::uint8_t, 16>, std::uint64_t> counts_;
+};
+
+// Process-wide counts of one listener, for the limits that the user wrote.
+struct ListenerShared {
+  std::atomic<std::uint64_t> connections{0};
+  ClientCounts clients;
+};
+
+// One worker's service with its pools.
+class ServiceRuntime {
+ public:
+  ServiceRuntime(Flusher& flusher, Metrics& metrics, const config::Service& config, std::uint32_t label,
+                 std::shared_ptr<ServiceShared> shared);
+  Service service;
+  UpstreamPool& pool(Endpoint& endpoint, bool http2);
+  void close_idle();
+  void close_all();
+  // Connections of this worker to the endpoint, for /services.
+  std::size_t connections(const Endpoint& endpoint) const;
+
+ private:
+  Flusher& flusher_;
+  Metrics& metrics_;
+  std::vector<std::unique_ptr<UpstreamPool>> pools_;  // endpoint × {http1, http2}, made when first used
+};
+
+// What the server gives every worker.
+struct Shared {
+  std::vector<std::shared_ptr<ServiceShared>> services;    // as Config::services
+  std::vector<std::shared_ptr<ListenerShared>> listeners;  // as Config::listeners
+  LogWriter* access_log = nullptr;                         // null: off
+};
+
+class Worker {
+ public:
+  Worker(std::uint32_t index, std::shared_ptr<const Snapshot> snapshot, Shared shared);
+  ~Worker();
+
+  // Before start(): takes over a bound socket.
+  bool listen(std::size_t listener_index, int fd, std::string& why);
+  void start();  // its thread
+  void join();
+
+  // From any thread.
+  EventLoop& loop() { return loop_; }
+
+  // On the worker's own thread.
+  enum class Drain : std::uint8_t { kAnnounce, kClose, kCut };
+  // `inbound`: listeners that other machines reach; the others (loopback, unix:) are the application's way out and drain last.
+  void drain(Drain stage, bool inbound, bool outbound);
+  void stop_accepting(bool inbound, bool outbound);
+  std::size_t open_streams() const { return open_streams_; }
+  const Metrics& metrics();
+  struct EndpointView {
+    std::string service, address;
+    std::uint32_t active = 0;
+    std::size_t connections = 0;
+  };
+  std::vector<EndpointView> endpoints();
+
+  // For what lives in it.
+  Flusher& flusher() { return flusher_; }
+  BlockPool& blocks() { return blocks_; }
+  Random& random() { return random_; }
+  Metrics& metrics_ref() { return metrics_; }
+  const std::shared_ptr<const Snapshot>& snapshot() const { return snapshot_; }
+  ServiceRuntime& service(std::uint32_t index) { return *services_[index]; }
+  void log(const Exchange& x);
+  void* stream_memory();
+  void give_back_stream_memory(void* memory);
+  std::size_t open_streams_ = 0;
+  bool draining = false;
+
+ private:
+  void trim();
+
+  const std::uint32_t index_;
+  EventLoop loop_;
+  Flusher flusher_{loop_};
+  Metrics metrics_;
+  BlockPool blocks_;
+  BlockPool stream_blocks_;
+  Random random_;
+  std::shared_ptr<const Snapshot> snapshot_;
+  Shared shared_;
+  std::unique_ptr<AccessLog> access_log_;
+  std::vector<std::unique_ptr<ServiceRuntime>> services_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  Timer trim_timer_;
+  std::thread thread_;
+};
+
+}  // namespace outrider
