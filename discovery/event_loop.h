@@ -40,6 +40,13 @@ struct ListNode {
   }
 };
 
+// A place in a ring for something that is in several, or that is a ListNode for another.
+template <class Owner>
+struct Hook : ListNode {
+  explicit Hook(Owner& it) : owner(it) {}
+  Owner& owner;
+};
+
 // A member of what it wakes, so it cannot outlive it. Fires once, never early, up to one tick late. Starting an armed timer moves it;
 // moving it later costs a store (the wheel looks at the deadline again when the old slot comes up).
 class Timer : private ListNode {

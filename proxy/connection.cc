@@ -39,10 +39,11 @@ bool Flusher::flush() {
     node->insert_before(now);
   }
   while (now.linked()) {
-    auto& node = static_cast<Connection::DirtyNode&>(*now.next);
-    node.unlink();
-    node.connection.flush();
+    auto& hook = static_cast<Hook<Connection>&>(*now.next);
+    hook.unlink();
+    hook.owner.flush();
   }
+  if (!dirty.linked() && after != nullptr) after(after_owner);
   return true;
 }
 

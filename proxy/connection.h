@@ -17,9 +17,13 @@ class Flusher {
   explicit Flusher(EventLoop& event_loop) : loop(event_loop), slabs(limits::kSlabBytes) {
     loop.on_turn_end([](void* self) { return static_cast<Flusher*>(self)->flush(); }, this);
   }
+  ~Flusher() { loop.on_turn_end(nullptr, nullptr); }
   EventLoop& loop;
   BlockPool slabs;
-  ListNode dirty;  // of Connection::DirtyNode
+  ListNode dirty;  // of Hook<Connection>
+  // Called once after every turn that flushed something.
+  void (*after)(void*) = nullptr;
+  void* after_owner = nullptr;
   std::unique_ptr<char[]> read_buffer = std::make_unique_for_overwrite<char[]>(limits::kReadBuffer);
 
  private:
@@ -67,10 +71,6 @@ class Connection final : public Wire {
   friend class Flusher;
   struct Socket;  // the libuv handle; frees itself when closed
   struct Pending;
-  struct DirtyNode : ListNode {
-    explicit DirtyNode(Connection& owner) : connection(owner) {}
-    Connection& connection;
-  };
   enum class State : std::uint8_t { kOpen, kFlushing, kLingering, kClosed };
 
   static void on_alloc(uv_handle_t* handle, std::size_t hint, uv_buf_t* buffer);
@@ -87,7 +87,7 @@ class Connection final : public Wire {
   Flusher& flusher_;
   Events& events_;
   Socket* socket_ = nullptr;
-  DirtyNode dirty_{*this};
+  Hook<Connection> dirty_{*this};
   Pending* pending_ = nullptr;
   std::size_t in_flight_ = 0;  // bytes at the front of `out` that a queued write owns
   std::unique_ptr<Timer> linger_timer_;

@@ -21,6 +21,8 @@ namespace {
 
 constexpr int kBacklog = 4096;
 
+}  // namespace
+
 bool is_outbound(const config::Address& address) {
   if (address.kind == config::Address::Kind::kUnix) return true;
   if (address.kind == config::Address::Kind::kAny) return false;
@@ -28,8 +30,6 @@ bool is_outbound(const config::Address& address) {
   static constexpr std::array<std::uint8_t, 16> kLoopback{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
   return address.ip == kLoopback;
 }
-
-}  // namespace
 
 struct Listener::Socket {
   union {
@@ -74,7 +74,19 @@ void Listener::stop_accepting() {
 
 void Listener::close_all() {
   stop_accepting();
-  while (connections.linked()) static_cast<Downstream&>(*connections.next).cut(Reason::kDrain);
+  for (ListNode* node = connections.next; node != &connections;) {
+    auto& connection = static_cast<Downstream&>(*node);
+    node = node->next;
+    connection.cut(Reason::kDrain);
+  }
+}
+
+void Listener::drain(bool final) {
+  for (ListNode* node = connections.next; node != &connections;) {
+    auto& connection = static_cast<Downstream&>(*node);
+    node = node->next;
+    connection.drain(final);
+  }
 }
 
 bool Listener::admit(const std::array<std::uint8_t, 16>& ip) {

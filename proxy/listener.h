@@ -22,6 +22,7 @@ class Listener {
   bool open(int fd, std::string& why);
   void stop_accepting();
   void close_all();  // connections too, now
+  void drain(bool final);  // its connections
 
   Worker& worker() { return worker_; }
   const ListenerSnapshot& snapshot() const { return snapshot_; }
@@ -42,6 +43,9 @@ class Listener {
   Socket* socket_ = nullptr;
   const bool inbound_;
 };
+
+// Loopback and Unix sockets are the application's way out: they drain last.
+bool is_outbound(const config::Address& address);
 
 // Binds (not yet listening): `count` sockets that share the port, or one Unix socket duplicated. Exclusive: an address that another
 // socket holds is an error, even of the same user. `bound` is the address with the port that was picked.

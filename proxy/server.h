@@ -53,11 +53,10 @@ class Server {
   void listen_to_signals();
   void on_signal(int number);
   void on_drain_step();
-  void close_inbound();
-  void close_outbound();
   void check_idle();
   void each_worker(std::function<void(Worker&)> function);
   void on_tick();
+  void append_process_series(std::string& text) const;
 
   std::shared_ptr<const config::Config> config_;
   const RunOptions options_;

@@ -15,6 +15,7 @@ namespace outrider {
 
 class Downstream;
 class Worker;
+class ServiceRuntime;
 
 class Stream final : public ListNode, private RequestSink, private LeaseWaiter, private StreamControl {
  public:

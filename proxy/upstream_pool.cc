@@ -179,7 +179,7 @@ UpstreamPool::Got UpstreamPool::acquire(LeaseWaiter& waiter, Lease& lease) {
     ++pending_;
     pending_tick_.start(kPendingTick);
   }
-  waiter.insert_before(waiters_);
+  waiter.place.insert_before(waiters_);
   ++waiter_count_;
   return Got::kWaiting;
 }
@@ -195,7 +195,7 @@ bool UpstreamPool::open_connection() {
 }
 
 void UpstreamPool::remove(LeaseWaiter& waiter) {
-  waiter.unlink();
+  waiter.place.unlink();
   --waiter_count_;
   if (!waiter.counted) return;
   waiter.counted = false;
@@ -204,12 +204,12 @@ void UpstreamPool::remove(LeaseWaiter& waiter) {
 }
 
 void UpstreamPool::cancel(LeaseWaiter& waiter) {
-  if (waiter.linked()) remove(waiter);
+  if (waiter.place.linked()) remove(waiter);
 }
 
 void UpstreamPool::serve_waiters() {
   for (ListNode* node = waiters_.next; node != &waiters_;) {
-    auto& waiter = static_cast<LeaseWaiter&>(*node);
+    auto& waiter = static_cast<Hook<LeaseWaiter>&>(*node).owner;
     Lease lease;
     if (!try_lease(waiter, lease)) {
       if (!waiter.fresh_only) break;
@@ -233,7 +233,7 @@ void UpstreamPool::connect_failed(const Error& error, std::string_view words) {
   // HTTP/1: the one who waited longest; HTTP/2: all, since all waited for it.
   std::size_t fails = http2_ ? waiter_count_ : std::min<std::size_t>(waiter_count_, 1);
   for (; fails > 0 && waiters_.linked(); --fails) {
-    auto& waiter = static_cast<LeaseWaiter&>(*waiters_.next);
+    auto& waiter = static_cast<Hook<LeaseWaiter>&>(*waiters_.next).owner;
     remove(waiter);
     waiter.on_lease_failed(error, words);
   }
@@ -243,7 +243,7 @@ void UpstreamPool::connect_failed(const Error& error, std::string_view words) {
 void UpstreamPool::on_pending_tick() {
   const std::uint64_t now = flusher_.loop.now_ms();
   for (ListNode* node = waiters_.next; node != &waiters_;) {
-    auto& waiter = static_cast<LeaseWaiter&>(*node);
+    auto& waiter = static_cast<Hook<LeaseWaiter>&>(*node).owner;
     if (!waiter.counted || waiter.waits_until_ms > now) {
       node = node->next;
       continue;

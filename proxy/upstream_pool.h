@@ -21,13 +21,14 @@ struct Lease {
   bool reused = false;  // the connection had served before: its peer may have closed it meanwhile
 };
 
-// Waits for a lease; linked into a pool's queue while it does.
-class LeaseWaiter : public ListNode {
+// Waits for a lease; hooked into a pool's queue while it does.
+class LeaseWaiter {
  public:
   virtual ResponseSink& sink() = 0;
   virtual void on_lease(const Lease& lease) = 0;
   virtual void on_lease_failed(const Error& error, std::string_view words) = 0;
 
+  Hook<LeaseWaiter> place{*this};
   bool fresh_only = false;           // takes no connection that has served before
   bool counted = false;              // in the service's `pending`
   std::uint64_t waits_until_ms = 0;  // when counted

@@ -64,6 +64,7 @@ struct Shared {
   std::vector<std::shared_ptr<ServiceShared>> services;    // as Config::services
   std::vector<std::shared_ptr<ListenerShared>> listeners;  // as Config::listeners
   LogWriter* access_log = nullptr;                         // null: off
+  std::shared_ptr<LogSink> access_sink;
 };
 
 class Worker {
@@ -84,7 +85,7 @@ class Worker {
   // `inbound`: listeners that other machines reach; the others (loopback, unix:) are the application's way out and drain last.
   void drain(Drain stage, bool inbound, bool outbound);
   void stop_accepting(bool inbound, bool outbound);
-  std::size_t open_streams() const { return open_streams_; }
+  std::size_t open_connections(bool inbound, bool outbound) const;
   const Metrics& metrics();
   struct EndpointView {
     std::string service, address;
@@ -101,6 +102,7 @@ class Worker {
   const std::shared_ptr<const Snapshot>& snapshot() const { return snapshot_; }
   ServiceRuntime& service(std::uint32_t index) { return *services_[index]; }
   void log(const Exchange& x);
+  std::int64_t wall_ms() const;
   void* stream_memory();
   void give_back_stream_memory(void* memory);
   std::size_t open_streams_ = 0;
@@ -108,6 +110,7 @@ class Worker {
 
  private:
   void trim();
+  void turn_ended();
 
   const std::uint32_t index_;
   EventLoop loop_;

@@ -1,0 +1,383 @@
+#include "proxy/server.h"
+
+#include <nlohmann/json.hpp>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <thread>
+
+#include "config/log.h"
+#include "proxy/admin.h"
+#include "proxy/listener.h"
+
+namespace outrider {
+
+namespace {
+
+constexpr Millis kIdleLook{20};  // while draining: how often we see whether everything is done
+constexpr Millis kTick{1000};
+
+// The CPU quota of the cgroup where there is one, else the cores this process may use.
+unsigned cpu_count() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) cores = static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+  auto limited = [cores](double quota, double period) {
+    if (quota <= 0 || period <= 0) return cores;
+    const auto whole = static_cast<unsigned>((quota + period - 1) / period);
+    return std::clamp(whole, 1U, cores);
+  };
+  std::string line;
+  std::string path;
+  for (std::ifstream own("/proc/self/cgroup"); std::getline(own, line);)
+    if (line.rfind("0::", 0) == 0) path = line.substr(3);
+  for (; !path.empty(); path = path == "/" ? "" : path.substr(0, std::max<std::size_t>(path.rfind('/'), 1))) {
+    std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
+    std::string quota;
+    double period = 0;
+    if (file >> quota >> period && quota != "max") return limited(std::atof(quota.c_str()), period);
+    if (path == "/") break;
+  }
+  std::ifstream quota_v1("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+  std::ifstream period_v1("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  double quota = 0;
+  double period = 0;
+  if (quota_v1 >> quota && period_v1 >> period) return limited(quota, period);
+  return cores;
+}
+
+std::int64_t wall_ms() {
+  return std::chrono::duration_cast<Millis>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Server::Server(std::shared_ptr<const config::Config> config, RunOptions options)
+    : config_(std::move(config)),
+      options_(std::move(options)),
+      drain_timer_(loop_, call_member<&Server::on_drain_step, Server>, this),
+      deadline_timer_(loop_, call_member<&Server::stop_now, Server>, this),
+      idle_timer_(loop_, call_member<&Server::check_idle, Server>, this),
+      tick_timer_(loop_, call_member<&Server::on_tick, Server>, this) {}
+
+Server::~Server() {
+  for (const auto& admin : admin_) admin->close();
+  signals_.clear();
+  loop_.settle();
+}
+
+int Server::run() {
+  signal(SIGPIPE, SIG_IGN);
+  prctl(PR_SET_DUMPABLE, 0);
+  log::start(log_writer_);
+  snapshot_ = Snapshot::compile(config_, 1);
+  loaded_at_ms_ = wall_ms();
+  listen_to_signals();
+  if (!bind_all() || !start_admin()) {
+    log::stop();
+    return 1;
+  }
+  start_workers();
+  if (exit_code_ == 0) {
+    phase_ = Phase::kReady;
+    log::plain("ready");
+    tick_timer_.start(kTick);
+    loop_.run();
+  }
+  for (const auto& worker : workers_) worker->loop().post([&loop = worker->loop()] { loop.stop(); });
+  for (const auto& worker : workers_) worker->join();
+  workers_.clear();
+  for (const config::Listener& listener : config_->listeners)
+    if (listener.address.kind == config::Address::Kind::kUnix) ::unlink(listener.address.path.c_str());
+  log::stop();
+  return exit_code_;
+}
+
+bool Server::bind_all() {
+  unsigned count = options_.workers != 0 ? options_.workers : config_->workers.value_or(cpu_count());
+  bool all = true;
+  for (const config::Listener& listener : config_->listeners) {
+    std::vector<int> fds;
+    config::Address bound;
+    std::string why;
+    if (!bind_listener(listener.address, count, fds, bound, why)) {
+      log::error("cannot listen on {} ({}, {}): {}", listener.address.to_string(), listener.name,
+                 config_->where(listener.address_mark), why);
+      all = false;
+    }
+    bound_.push_back(bound);
+    sockets_.push_back(std::move(fds));
+  }
+  if (!all) return false;
+  for (std::size_t i = 0; i < config_->services.size(); ++i) shared_.services.push_back(std::make_shared<ServiceShared>());
+  for (std::size_t i = 0; i < config_->listeners.size(); ++i) shared_.listeners.push_back(std::make_shared<ListenerShared>());
+  if (config_->telemetry.access_log != config::Telemetry::Log::kOff) {
+    std::string error;
+    shared_.access_log = &log_writer_;
+    shared_.access_sink = config_->telemetry.access_log_file.empty() ? log_writer_.descriptor(STDOUT_FILENO)
+                                                                     : log_writer_.file(config_->telemetry.access_log_file, error);
+    if (shared_.access_sink == nullptr) {
+      log::error("cannot open the access log {}: {}", config_->telemetry.access_log_file, error);
+      return false;
+    }
+  }
+  for (unsigned i = 0; i < count; ++i) workers_.push_back(std::make_unique<Worker>(i, snapshot_, shared_));
+  return true;
+}
+
+bool Server::start_admin() {
+  struct Surface {
+    const char* name;
+    bool on;
+    bool written;
+    const config::Address& address;
+    bool full;
+  };
+  const Surface surfaces[] = {
+      {"admin", config_->admin.on, config_->admin.written, config_->admin.address, true},
+      {"metrics", config_->telemetry.metrics, config_->telemetry.metrics_written, config_->telemetry.metrics_address, false}};
+  for (const Surface& surface : surfaces) {
+    if (!surface.on) continue;
+    std::vector<int> fds;
+    config::Address bound;
+    std::string why;
+    bool open = bind_listener(surface.address, 1, fds, bound, why);
+    if (open) {
+      auto server = std::make_unique<AdminServer>(*this, bound, surface.full);
+      open = server->open(fds.front(), why);
+      if (open) admin_.push_back(std::move(server));
+    }
+    if (open) {
+      log::plain("listening " + std::string(surface.name) + " " + bound.to_string());
+    } else if (surface.written) {
+      log::error("cannot listen on {} ({}): {}", surface.address.to_string(), surface.name, why);
+      return false;
+    } else {
+      log::warn("{} is off: cannot listen on its default {}: {}", surface.name, surface.address.to_string(), why);
+    }
+  }
+  return true;
+}
+
+void Server::start_workers() {
+  for (std::size_t l = 0; l < sockets_.size(); ++l) {
+    for (std::size_t w = 0; w < workers_.size(); ++w) {
+      std::string why;
+      if (workers_[w]->listen(l, sockets_[l][w], why)) continue;
+      log::error("cannot listen on {} ({}): {}", bound_[l].to_string(), config_->listeners[l].name, why);
+      exit_code_ = 1;
+      return;
+    }
+    log::plain("listening " + config_->listeners[l].name + " " + bound_[l].to_string());
+  }
+  for (const auto& worker : workers_) worker->start();
+}
+
+// ---- signals and drain
+
+void Server::listen_to_signals() {
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) {
+    Handle<uv_signal_t> handle(new uv_signal_t);
+    uv_signal_init(loop_.uv(), handle.get());
+    handle->data = this;
+    uv_signal_start(
+        handle.get(),
+        [](uv_signal_t* signal, int signum) {
+          if (signal->data != nullptr) static_cast<Server*>(signal->data)->on_signal(signum);
+        },
+        number);
+    signals_.push_back(std::move(handle));
+  }
+}
+
+void Server::on_signal(int number) {
+  switch (number) {
+    case SIGHUP: log::warn("SIGHUP: reload is not supported yet; the running configuration stays"); return;
+    case SIGUSR1: log_writer_.reopen(); return;
+    default: break;
+  }
+  if (phase_ >= Phase::kAnnounced) {
+    log::info("second signal: exiting at once");
+    stop_now();
+    return;
+  }
+  start_drain(number == SIGTERM);
+}
+
+void Server::each_worker(std::function<void(Worker&)> function) {
+  for (const auto& worker : workers_) worker->loop().post([&target = *worker, function] { function(target); });
+}
+
+// Ready turns 503 and clients are told; after the delay the doors close; then whoever is left is waited for.
+void Server::start_drain(bool with_delay) {
+  if (phase_ >= Phase::kAnnounced) return;
+  phase_ = Phase::kAnnounced;
+  log::info("draining");
+  each_worker([](Worker& worker) {
+    worker.draining = true;
+    worker.drain(Worker::Drain::kAnnounce, true, true);
+  });
+  deadline_timer_.start(config_->drain_deadline);
+  const Millis delay = with_delay ? std::min(config_->drain_delay, config_->drain_deadline) : Millis{0};
+  drain_timer_.start(delay);
+}
+
+void Server::on_drain_step() {
+  phase_ = Phase::kClosing;
+  const bool any_inbound = std::any_of(config_->listeners.begin(), config_->listeners.end(), [](const config::Listener& it) {
+    return !is_outbound(it.address);
+  });
+  outbound_closed_ = !any_inbound;
+  each_worker([any_inbound](Worker& worker) {
+    worker.stop_accepting(true, !any_inbound);
+    worker.drain(Worker::Drain::kClose, true, !any_inbound);
+  });
+  idle_timer_.start(kIdleLook);
+}
+
+// Asks every worker what is still open; when the inbound half is done the outbound half closes, when all is done the process ends.
+void Server::check_idle() {
+  auto left = std::make_shared<std::pair<std::size_t, std::size_t>>(workers_.size(), 0);
+  each_worker([this, left](Worker& worker) {
+    const std::size_t open = worker.open_connections(true, outbound_closed_);
+    loop_.post([this, left, open] {
+      left->second += open;
+      if (--left->first != 0 || phase_ != Phase::kClosing) return;
+      if (left->second != 0) {
+        idle_timer_.start(kIdleLook);
+      } else if (!outbound_closed_) {
+        outbound_closed_ = true;
+        each_worker([](Worker& it) {
+          it.stop_accepting(true, true);
+          it.drain(Worker::Drain::kClose, true, true);
+        });
+        idle_timer_.start(kIdleLook);
+      } else {
+        stop_now();
+      }
+    });
+  });
+}
+
+void Server::stop_now() {
+  if (phase_ == Phase::kDone) return;
+  if (phase_ == Phase::kClosing || phase_ == Phase::kAnnounced) log::info("drained");
+  phase_ = Phase::kDone;
+  loop_.stop();
+}
+
+void Server::on_tick() {
+  log::tick();
+  tick_timer_.start(kTick);
+}
+
+// ---- for the admin surfaces
+
+Server::Readiness Server::readiness() const {
+  switch (phase_) {
+    case Phase::kStarting: return {false, {"not yet listening"}};
+    case Phase::kReady: return {true, {}};
+    default: return {false, {"draining"}};
+  }
+}
+
+void Server::collect_metrics(bool open_metrics, std::function<void(std::string)> done) {
+  struct Gathered {
+    std::size_t left;
+    Metrics sum;
+  };
+  auto gathered = std::make_shared<Gathered>(Gathered{workers_.size(), {}});
+  each_worker([this, gathered, open_metrics, done](Worker& worker) {
+    auto copy = std::make_shared<Metrics>(worker.metrics());
+    loop_.post([this, gathered, copy, open_metrics, done] {
+      gathered->sum.add(*copy);
+      if (--gathered->left != 0) return;
+      gathered->sum.log_lines_dropped += log_writer_.dropped();
+      std::string text;
+      gathered->sum.render(text, false, config_->telemetry.series_limit);
+      append_process_series(text);
+      if (open_metrics) text += "# EOF\n";
+      done(std::move(text));
+    });
+  });
+}
+
+void Server::append_process_series(std::string& text) const {
+  text += "# HELP outrider_config_generation Generation of the configuration that serves.\n"
+          "# TYPE outrider_config_generation gauge\n"
+          "outrider_config_generation " + std::to_string(snapshot_->generation) + "\n"
+          "# HELP outrider_config_stale 1 while a newer configuration was refused.\n"
+          "# TYPE outrider_config_stale gauge\n"
+          "outrider_config_stale 0\n"
+          "# HELP outrider_endpoints Endpoints by state.\n"
+          "# TYPE outrider_endpoints gauge\n";
+  for (const config::Service& service : config_->services)
+    for (const char* state : {"healthy", "unhealthy", "ejected", "draining"})
+      text += "outrider_endpoints{service=\"" + service.name + "\",state=\"" + state + "\"} " +
+              std::to_string(std::strcmp(state, "healthy") == 0 ? service.endpoints.size() : 0) + "\n";
+}
+
+void Server::collect_services(std::function<void(std::string)> done) {
+  struct Gathered {
+    std::size_t left;
+    std::map<std::pair<std::string, std::string>, std::pair<std::uint64_t, std::uint64_t>> sums;
+  };
+  auto gathered = std::make_shared<Gathered>(Gathered{workers_.size(), {}});
+  each_worker([this, gathered, done](Worker& worker) {
+    loop_.post([this, gathered, done, views = worker.endpoints()] {
+      for (const Worker::EndpointView& view : views) {
+        auto& [active, connections] = gathered->sums[{view.service, view.address}];
+        active += view.active;
+        connections += view.connections;
+      }
+      if (--gathered->left != 0) return;
+      nlohmann::ordered_json services = nlohmann::ordered_json::array();
+      for (const config::Service& service : config_->services) {
+        nlohmann::ordered_json endpoints = nlohmann::ordered_json::array();
+        for (const config::Endpoint& endpoint : service.endpoints) {
+          const std::string address = endpoint.address.to_string();
+          const auto& [active, connections] = gathered->sums[{service.name, address}];
+          endpoints.push_back({{"address", address},
+                               {"source", "static " + config_->where(endpoint.mark)},
+                               {"labels", endpoint.labels},
+                               {"weight", endpoint.weight},
+                               {"health", "healthy"},
+                               {"why", "no health check configured"},
+                               {"ejected_until", nullptr},
+                               {"active_requests", active},
+                               {"connections", connections},
+                               {"ttl_left", nullptr}});
+        }
+        services.push_back({{"name", service.name}, {"endpoints", std::move(endpoints)}});
+      }
+      done(services.dump(2) + "\n");
+    });
+  });
+}
+
+std::string Server::config_text() const {
+  const config::Loaded loaded = config::load(options_.paths, {.expand = true, .origins = true});
+  return loaded.expanded;
+}
+
+std::string Server::config_status() const {
+  const std::time_t seconds = loaded_at_ms_ / 1000;
+  std::tm utc{};
+  gmtime_r(&seconds, &utc);
+  char text[32];
+  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return nlohmann::ordered_json{{"generation", snapshot_->generation},
+                                {"loaded_at", text},
+                                {"stale", false},
+                                {"errors", nlohmann::ordered_json::array()}}
+             .dump(2) +
+         "\n";
+}
+
+}  // namespace outrider

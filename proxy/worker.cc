@@ -1,0 +1,166 @@
+#include "proxy/worker.h"
+
+#include <pthread.h>
+#include <time.h>
+
+#include <algorithm>
+
+#include "proxy/downstream.h"
+#include "proxy/listener.h"
+#include "proxy/stream.h"
+
+namespace outrider {
+
+namespace {
+constexpr Millis kTrimEvery{1000};
+constexpr std::size_t kKeptSlabs = 16;    // 256 KiB
+constexpr std::size_t kKeptBlocks = 64;   // 256 KiB
+constexpr std::size_t kKeptStreams = 64;
+}  // namespace
+
+bool ClientCounts::enter(const std::array<std::uint8_t, 16>& ip, std::uint64_t limit) {
+  const std::lock_guard lock(mutex_);
+  std::uint64_t& count = counts_[ip];
+  if (count >= limit) return false;
+  ++count;
+  return true;
+}
+
+void ClientCounts::leave(const std::array<std::uint8_t, 16>& ip) {
+  const std::lock_guard lock(mutex_);
+  const auto found = counts_.find(ip);
+  if (found != counts_.end() && --found->second == 0) counts_.erase(found);
+}
+
+ServiceRuntime::ServiceRuntime(Flusher& flusher, Metrics& metrics, const config::Service& config, std::uint32_t label,
+                               std::shared_ptr<ServiceShared> shared)
+    : service(config, label, std::move(shared)), flusher_(flusher), metrics_(metrics) {
+  pools_.resize(service.endpoints().size() * 2);
+}
+
+UpstreamPool& ServiceRuntime::pool(Endpoint& endpoint, bool http2) {
+  auto& pool = pools_[endpoint.index * 2 + (http2 ? 1 : 0)];
+  if (pool == nullptr) pool = std::make_unique<UpstreamPool>(flusher_, metrics_, service, endpoint, http2);
+  return *pool;
+}
+
+void ServiceRuntime::close_idle() {
+  for (const auto& pool : pools_)
+    if (pool != nullptr) pool->close_idle();
+}
+
+void ServiceRuntime::close_all() {
+  for (const auto& pool : pools_)
+    if (pool != nullptr) pool->close_all();
+}
+
+std::size_t ServiceRuntime::connections(const Endpoint& endpoint) const {
+  std::size_t sum = 0;
+  for (std::size_t i = 0; i < 2; ++i)
+    if (const auto& pool = pools_[endpoint.index * 2 + i]; pool != nullptr) sum += pool->connections();
+  return sum;
+}
+
+Worker::Worker(std::uint32_t index, std::shared_ptr<const Snapshot> snapshot, Shared shared)
+    : index_(index),
+      stream_blocks_(sizeof(Stream)),
+      random_(uv_hrtime() + index),
+      snapshot_(std::move(snapshot)),
+      shared_(std::move(shared)),
+      trim_timer_(loop_, call_member<&Worker::trim, Worker>, this) {
+  const config::Config& config = *snapshot_->config;
+  for (std::size_t i = 0; i < config.services.size(); ++i)
+    services_.push_back(std::make_unique<ServiceRuntime>(flusher_, metrics_, config.services[i], snapshot_->service_labels[i],
+                                                         shared_.services[i]));
+  if (shared_.access_log != nullptr) access_log_ = std::make_unique<AccessLog>(config.telemetry, *shared_.access_log, shared_.access_sink);
+  flusher_.after = [](void* self) { static_cast<Worker*>(self)->turn_ended(); };
+  flusher_.after_owner = this;
+}
+
+Worker::~Worker() {
+  for (const auto& listener : listeners_) listener->close_all();
+  for (const auto& service : services_) service->close_all();
+  loop_.settle();
+  OUTRIDER_ASSERT(open_streams_ == 0);
+}
+
+bool Worker::listen(std::size_t listener_index, int fd, std::string& why) {
+  listeners_.push_back(std::make_unique<Listener>(*this, snapshot_->listeners[listener_index], shared_.listeners[listener_index]));
+  return listeners_.back()->open(fd, why);
+}
+
+void Worker::start() {
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), ("worker-" + std::to_string(index_)).c_str());
+    loop_.run();
+  });
+}
+
+void Worker::join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void Worker::stop_accepting(bool inbound, bool outbound) {
+  for (const auto& listener : listeners_)
+    if (listener->inbound() ? inbound : outbound) listener->stop_accepting();
+}
+
+void Worker::drain(Drain stage, bool inbound, bool outbound) {
+  for (const auto& listener : listeners_) {
+    if (!(listener->inbound() ? inbound : outbound)) continue;
+    if (stage == Drain::kCut) {
+      listener->close_all();
+      continue;
+    }
+    listener->drain(stage == Drain::kClose);
+  }
+}
+
+std::size_t Worker::open_connections(bool inbound, bool outbound) const {
+  std::size_t count = 0;
+  for (const auto& listener : listeners_)
+    if (listener->inbound() ? inbound : outbound)
+      for (const ListNode* node = listener->connections.next; node != &listener->connections; node = node->next) ++count;
+  return count;
+}
+
+const Metrics& Worker::metrics() {
+  metrics_.loop_stall_max_us = std::max(metrics_.loop_stall_max_us, loop_.longest_turn_ns / 1000);
+  return metrics_;
+}
+
+std::vector<Worker::EndpointView> Worker::endpoints() {
+  std::vector<EndpointView> views;
+  for (const auto& runtime : services_)
+    for (const auto& endpoint : runtime->service.endpoints())
+      views.push_back({runtime->service.config().name, endpoint->text, endpoint->active, runtime->connections(*endpoint)});
+  return views;
+}
+
+std::int64_t Worker::wall_ms() const {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
+}
+
+void Worker::log(const Exchange& x) {
+  if (access_log_ != nullptr) access_log_->write(x);
+}
+
+void* Worker::stream_memory() { return stream_blocks_.get(); }
+
+void Worker::give_back_stream_memory(void* memory) { stream_blocks_.put(memory); }
+
+void Worker::turn_ended() {
+  if (access_log_ != nullptr) access_log_->hand_over();
+  if (!trim_timer_.armed()) trim_timer_.start(kTrimEvery);
+}
+
+// What a peak took is given back when a second has passed; steady traffic keeps what it uses.
+void Worker::trim() {
+  flusher_.slabs.trim(kKeptSlabs);
+  blocks_.trim(kKeptBlocks);
+  stream_blocks_.trim(kKeptStreams);
+}
+
+}  // namespace outrider
