@@ -98,6 +98,8 @@ std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::
 
 void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot& listener) {
   if (x.request.version == Version::kTcp) {
+    x.client_ip = x.client.ip;
+    x.client_ip_text = x.client.ip_text;
     x.route = listener.always.get();
     return;
   }

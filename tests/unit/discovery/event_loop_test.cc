@@ -1,0 +1,151 @@
+// The loop's own promises: timers never early and never lost, posts in order, deferred destruction after the turn.
+#include "discovery/event_loop.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace outrider {
+namespace {
+
+struct Alarm {
+  explicit Alarm(EventLoop& loop) : loop(loop), timer(loop, call_member<&Alarm::fire, Alarm>, this) {}
+  void fire() {
+    fired_at_ms = loop.now_ms();
+    ++fired;
+    if (stop_loop) loop.stop();
+  }
+  EventLoop& loop;
+  Timer timer;
+  std::uint64_t fired_at_ms = 0;
+  int fired = 0;
+  bool stop_loop = false;
+};
+
+TEST(EventLoop, TimersFireInOrderAndNeverEarly) {
+  EventLoop loop;
+  const std::uint64_t start = loop.now_ms();
+  Alarm late(loop), early(loop), middle(loop);
+  late.stop_loop = true;
+  late.timer.start(Millis{120});
+  early.timer.start(Millis{5});
+  middle.timer.start(Millis{60});
+  loop.run();
+  EXPECT_GE(early.fired_at_ms, start + 5);
+  EXPECT_GE(middle.fired_at_ms, start + 60);
+  EXPECT_GE(late.fired_at_ms, start + 120);
+  EXPECT_LE(early.fired_at_ms, middle.fired_at_ms);
+  EXPECT_EQ(early.fired + middle.fired + late.fired, 3);
+}
+
+TEST(EventLoop, AMovedTimerFiresOnceAtItsNewTime) {
+  EventLoop loop;
+  const std::uint64_t start = loop.now_ms();
+  Alarm moved(loop), end(loop);
+  end.stop_loop = true;
+  moved.timer.start(Millis{10});
+  moved.timer.start(Millis{90});  // later: the old slot must not fire it
+  end.timer.start(Millis{150});
+  loop.run();
+  EXPECT_EQ(moved.fired, 1);
+  EXPECT_GE(moved.fired_at_ms, start + 90);
+}
+
+TEST(EventLoop, ATimerCanBeMovedEarlier) {
+  EventLoop loop;
+  Alarm moved(loop), end(loop);
+  end.stop_loop = true;
+  moved.timer.start(Millis{100'000});
+  moved.timer.start(Millis{10});
+  end.timer.start(Millis{60});
+  loop.run();
+  EXPECT_EQ(moved.fired, 1);
+}
+
+TEST(EventLoop, AStoppedTimerStaysSilentAndCanBeStartedAgain) {
+  EventLoop loop;
+  Alarm stopped(loop), end(loop);
+  end.stop_loop = true;
+  stopped.timer.start(Millis{10});
+  stopped.timer.stop();
+  EXPECT_FALSE(stopped.timer.armed());
+  end.timer.start(Millis{50});
+  loop.run();
+  EXPECT_EQ(stopped.fired, 0);
+  stopped.timer.start(Millis{1});
+  end.timer.start(Millis{30});
+  loop.run();
+  EXPECT_EQ(stopped.fired, 1);
+}
+
+// More than one round of the wheel (4 s) cannot be waited for in a test, but its first slot can come up before it is due.
+TEST(EventLoop, ATimerFurtherThanARoundIsLeftAloneWhenItsSlotComesUp) {
+  EventLoop loop;
+  Alarm far(loop), end(loop);
+  end.stop_loop = true;
+  far.timer.start(Millis{8 * 512 + 16});  // the slot of 16 ms
+  end.timer.start(Millis{60});
+  loop.run();
+  EXPECT_EQ(far.fired, 0);
+  EXPECT_TRUE(far.timer.armed());
+}
+
+TEST(EventLoop, ATimerThatStartsAnotherFromItsCallback) {
+  EventLoop loop;
+  struct Chain {
+    explicit Chain(EventLoop& loop) : loop(loop), timer(loop, call_member<&Chain::fire, Chain>, this) {}
+    void fire() {
+      if (++count == 5)
+        loop.stop();
+      else
+        timer.start(Millis{0});
+    }
+    EventLoop& loop;
+    Timer timer;
+    int count = 0;
+  } chain(loop);
+  chain.timer.start(Millis{0});
+  loop.run();
+  EXPECT_EQ(chain.count, 5);
+}
+
+TEST(EventLoop, PostsFromOtherThreadsRunInTheirOrder) {
+  EventLoop loop;
+  std::vector<int> seen;
+  std::thread poster([&] {
+    for (int i = 0; i < 1000; ++i) loop.post([&seen, i] { seen.push_back(i); });
+    loop.post([&loop] { loop.stop(); });
+  });
+  loop.run();
+  poster.join();
+  ASSERT_EQ(seen.size(), 1000U);
+  for (int i = 0; i < 1000; ++i) EXPECT_EQ(seen[static_cast<std::size_t>(i)], i);
+}
+
+TEST(EventLoop, DeferredThingsDieAfterTheTurnAndMayDeferMore) {
+  EventLoop loop;
+  static int alive = 0;
+  struct Thing {
+    explicit Thing(EventLoop& loop, int depth) : loop(loop), depth(depth) { ++alive; }
+    ~Thing() {
+      --alive;
+      if (depth > 0) loop.defer(std::make_unique<Thing>(loop, depth - 1));
+    }
+    EventLoop& loop;
+    int depth;
+  };
+  int alive_in_turn = -1;
+  loop.post([&] {
+    loop.defer(std::make_unique<Thing>(loop, 3));
+    alive_in_turn = alive;
+    loop.post([&] { loop.stop(); });
+  });
+  loop.run();
+  EXPECT_EQ(alive_in_turn, 1);
+  EXPECT_EQ(alive, 0);
+}
+
+}  // namespace
+}  // namespace outrider
