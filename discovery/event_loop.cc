@@ -59,6 +59,7 @@ void EventLoop::settle() {
   uv_timer_stop(&tick_);
   end_turn();
   uv_run(&loop_, UV_RUN_DEFAULT);
+  end_turn();
   uv_ref(reinterpret_cast<uv_handle_t*>(&async_));
 }
 

@@ -111,6 +111,8 @@ class EventLoop {
     turn_end_ = function;
     turn_end_owner_ = owner;
   }
+  // Flushes and destroys what this turn has gathered so far; the loop does it by itself.
+  void end_turn();
   std::uint64_t longest_turn_ns = 0;  // of callbacks, without waiting
 
  private:
@@ -125,7 +127,6 @@ class EventLoop {
   void arm(Timer& timer);
   void fire_due();
   void schedule();
-  void end_turn();
   void run_posts();
   std::uint64_t tick_now() const { return uv_now(&loop_) / kTickMs; }
 

@@ -64,6 +64,7 @@ class Connection final : public Wire {
   void close(Close how) override;
   std::uint64_t now_ms() const override { return flusher_.loop.now_ms(); }
 
+  void abort() { finish_close(); }  // now, with what is queued lost
   bool closing() const { return state_ != State::kOpen; }
   EventLoop& loop() { return flusher_.loop; }
 

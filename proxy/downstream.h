@@ -18,6 +18,7 @@ class Downstream final : public ListNode, private Connection::Events, private Se
   bool accept(uv_stream_t* server);
   void drain(bool final);
   void cut(Reason reason);  // ends every stream and the connection
+  void abort() { wire_.abort(); }
 
   Listener& listener() { return listener_; }
   Worker& worker() { return listener_.worker(); }

@@ -141,11 +141,12 @@ Fault read_request_line(std::string_view text, const HeadLimits& limits, StartLi
   return nullptr;
 }
 
+constexpr std::string_view kHttp1 = "HTTP/1.";
 constexpr std::size_t kStatusBegin = kVersionBytes + 1;
 constexpr std::size_t kReasonBegin = kStatusBegin + 3 + 1;
 
 Fault read_status_line(std::string_view text, StartLine& line) {
-  if (text.size() < kReasonBegin - 1 || text.substr(0, 7) != "HTTP/1." || (text[7] != '0' && text[7] != '1')) return &kBadStatusLine;
+  if (text.size() < kReasonBegin - 1 || text.substr(0, kHttp1.size()) != kHttp1 || (text[7] != '0' && text[7] != '1')) return &kBadStatusLine;
   const char* const digits = text.data() + kStatusBegin;
   if (text[kVersionBytes] != ' ' || digits[0] < '1' || digits[0] > '5' || !is_digit(digits[1]) || !is_digit(digits[2]))
     return &kBadStatusLine;
@@ -190,14 +191,14 @@ HeadScanner::Found HeadScanner::scan(std::string_view bytes, const HeadLimits& l
   }
   at_ = static_cast<std::uint32_t>(at);
   fault_ = malformed_fields(bytes);
-  if (fault_ == nullptr) fault_ = over_limit(at - line_begin_, limits);
+  if (fault_ == nullptr) fault_ = unfit(bytes.substr(line_begin_, at - line_begin_), limits);
   return fault_ == nullptr ? Found::kMore : Found::kFault;
 }
 
 // The first fault in the order of the bytes, whatever was noticed first.
 HeadScanner::Found HeadScanner::refuse(std::string_view bytes, std::size_t at, Fault fault, const HeadLimits& limits) {
   fault_ = malformed_fields(bytes);
-  if (fault_ == nullptr) fault_ = over_limit(at - line_begin_, limits);
+  if (fault_ == nullptr) fault_ = unfit(bytes.substr(line_begin_, at - line_begin_), limits);
   if (fault_ == nullptr) fault_ = fault;
   return Found::kFault;
 }
@@ -216,24 +217,25 @@ Fault HeadScanner::end_line(std::string_view bytes, std::size_t at, const HeadLi
     begin_ = checked_;
     return nullptr;
   }
-  if (Fault fault = over_limit(line.size(), limits)) return fault;
+  if (Fault fault = unfit(line, limits)) return fault;
   return section_ == Section::kRequest ? read_request_line(line, limits, line_) : read_status_line(line, line_);
 }
 
 Fault HeadScanner::field_line(std::string_view line, const HeadLimits& limits) {
   if (line.front() == ' ' || line.front() == '\t') return &kFolded;
-  if (Fault fault = over_limit(line.size(), limits)) return fault;
+  if (Fault fault = unfit(line, limits)) return fault;
   if (++fields_ > limits.fields) return &kManyFields;
   header_bytes_ += static_cast<std::uint32_t>(line.size()) + 30;
   return nullptr;
 }
 
-// 32 bytes a field, as HPACK counts, less the colon and a blank.
-Fault HeadScanner::over_limit(std::size_t line_bytes, const HeadLimits& limits) const {
+// What is wrong with a line before its end has come. A field counts 32 bytes, as in HPACK, less the colon and a blank.
+Fault HeadScanner::unfit(std::string_view line, const HeadLimits& limits) const {
   if (section_ == Section::kTrailers || line_.bytes != 0)
-    return line_bytes != 0 && header_bytes_ + line_bytes + 30 > limits.header_bytes ? &kLargeHead : nullptr;
-  if (line_bytes <= limits.line_bytes) return nullptr;
-  return section_ == Section::kRequest ? &kLongLine : &kLargeHead;
+    return !line.empty() && header_bytes_ + line.size() + 30 > limits.header_bytes ? &kLargeHead : nullptr;
+  if (section_ == Section::kRequest) return line.size() > limits.line_bytes ? &kLongLine : nullptr;
+  if (line.size() > limits.line_bytes) return &kLargeHead;
+  return line.substr(0, kHttp1.size()) == kHttp1.substr(0, line.size()) ? nullptr : &kBadStatusLine;
 }
 
 // Of a head that will not become whole in this read, or at all: llhttp has not seen its fields.
@@ -343,7 +345,11 @@ class FieldReader {
   bool names_upgrade_ = false;
   bool has_upgrade_ = false;
   bool has_coding_ = false;
-  std::array<std::string_view, limits::kConnectionOptions> named_;  // by Connection; the first named_count_
+  struct Text {
+    const char* data;
+    std::size_t size;
+  };
+  std::array<Text, limits::kConnectionOptions> named_;  // by Connection; the first named_count_ are set
 };
 
 // llhttp as it stands behind a start line: it knows a closed list of methods, so the line is read by us. All lenient flags off.
@@ -450,7 +456,7 @@ void FieldReader::read_connection() {
     else if (!option.empty() && named_count_ == named_.size())
       refuse(kManyOptions);
     else if (!option.empty())
-      named_[named_count_++] = option;
+      named_[named_count_++] = {option.data(), option.size()};
   }
 }
 
@@ -504,7 +510,7 @@ bool may_be_named(const Header& header) {
 
 void FieldReader::remove_named() {
   headers_.remove_if([this](const Header& header) {
-    const auto names = [&](std::string_view option) { return equal_ignoring_case(option, header.name); };
+    const auto names = [&](const Text& option) { return equal_ignoring_case({option.data, option.size}, header.name); };
     return std::any_of(named_.begin(), named_.begin() + named_count_, names) && may_be_named(header);
   });
 }

@@ -63,7 +63,7 @@ class HeadScanner {
   Found refuse(std::string_view bytes, std::size_t at, Fault fault, const HeadLimits& limits);
   Fault end_line(std::string_view bytes, std::size_t at, const HeadLimits& limits);
   Fault field_line(std::string_view line, const HeadLimits& limits);
-  Fault over_limit(std::size_t line_bytes, const HeadLimits& limits) const;
+  Fault unfit(std::string_view line, const HeadLimits& limits) const;
   Fault malformed_fields(std::string_view bytes);
 
   Fault fault_ = nullptr;

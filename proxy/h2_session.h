@@ -123,7 +123,8 @@ class H2Session : public Codec {
     std::uint8_t flags = 0;
     std::int32_t stream = 0;
   };
-  enum class End : std::uint8_t { kMalformed, kPeerReset, kGone };
+  // How a stream came to its end before its time: the peer broke a rule, reset it, left, or the connection failed.
+  enum class End : std::uint8_t { kMalformed, kPeerReset, kGone, kFailed };
 
   H2Session(Wire& wire, const CodecSettings& settings, bool server,
             nghttp2_on_header_callback on_header);
@@ -132,7 +133,7 @@ class H2Session : public Codec {
   virtual void on_block(bool last) = 0;  // block_ is complete and its stream there
   virtual Error error_of(const H2Stream& stream, End end, std::uint32_t code) const = 0;
   virtual void on_frame(const nghttp2_frame&) {}
-  virtual void on_failed(Reason, std::string_view) {}
+  virtual void on_failed() {}
   virtual void on_settled() {}  // the last thing done in feed(), pump() and on_flushed()
 
   H2Stream* find(std::int32_t id);
@@ -145,15 +146,16 @@ class H2Session : public Codec {
   void fail(std::uint32_t code, Reason reason, std::string_view detail);
   void spend_reset();
   void spend_control();
+  // nghttp2 has something to send. Within feed() and pump() that is looked at once, at their end.
   void mark() {
-    if (!dirty_) {
+    if (!dirty_ && !feeding_ && !pumping_) {
       dirty_ = true;
       wire_.wake();
     }
   }
 
   void begin_block(H2Stream& stream, Headers& fields, bool trailers);
-  bool begin_trailers(H2Stream& stream, Headers& head_fields);
+  int begin_trailers(std::int32_t id, Headers* (*fields_of)(H2Stream&));
   bool count_field(std::string_view name, std::string_view value);  // false: stop decoding
   static std::string_view check_field(std::string_view name, std::string_view value, HeaderId& id);
   static bool plain(std::string_view text);  // no control byte, no space
@@ -183,6 +185,8 @@ class H2Session : public Codec {
   bool goaway_received_ = false;
   bool dead_ = false;     // closed: nothing goes in or out any more
   bool failed_ = false;   // a connection error; closes when the call from nghttp2 has returned
+  Reason fail_reason_ = Reason::kBadRequest;
+  std::string_view fail_detail_;
 
  private:
   static const nghttp2_session_callbacks* callbacks(bool server, nghttp2_on_header_callback on_header);
@@ -196,10 +200,11 @@ class H2Session : public Codec {
   void on_frame_not_sent(const nghttp2_frame& frame, int error);
   void on_stream_closed(std::int32_t id, std::uint32_t code);
 
-  void begin(bool server);
+  void begin();
   void scan(std::string_view bytes);
   void give(const char* from, const char* to);
   bool inspect(const Frame& frame, const char*& run, const char* at);  // false: not for nghttp2
+  void inspect_continuation(const Frame& frame);
   void inspect_priority(std::string_view payload);
   bool is_open(std::int32_t id);
   void on_closed_stream(const Frame& frame);
@@ -226,9 +231,6 @@ class H2Session : public Codec {
   std::int32_t skipped_to_ = 0;
   std::int32_t highest_reset_ = 0;    // up to here the peer may not know yet that we ended a stream
   std::int32_t reset_by_peer_ = 0;
-  std::uint32_t fail_code_ = 0;
-  Reason fail_reason_ = Reason::kBadRequest;
-  std::string_view fail_detail_;
   char priority_[4] = {};
   bool skipping_ = false;        // the payload is not for nghttp2
   bool settings_seen_ = false;

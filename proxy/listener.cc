@@ -79,6 +79,8 @@ void Listener::close_all() {
     node = node->next;
     connection.cut(Reason::kDrain);
   }
+  worker_.loop().end_turn();
+  while (connections.linked()) static_cast<Downstream&>(*connections.next).abort();
 }
 
 void Listener::drain(bool final) {

@@ -21,7 +21,7 @@ class Listener {
   // Takes the bound socket over.
   bool open(int fd, std::string& why);
   void stop_accepting();
-  void close_all();  // connections too, now
+  void close_all();  // connections too: streams are cut, what can be written at once still is
   void drain(bool final);  // its connections
 
   Worker& worker() { return worker_; }

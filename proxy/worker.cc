@@ -106,14 +106,8 @@ void Worker::stop_accepting(bool inbound, bool outbound) {
 }
 
 void Worker::drain(Drain stage, bool inbound, bool outbound) {
-  for (const auto& listener : listeners_) {
-    if (!(listener->inbound() ? inbound : outbound)) continue;
-    if (stage == Drain::kCut) {
-      listener->close_all();
-      continue;
-    }
-    listener->drain(stage == Drain::kClose);
-  }
+  for (const auto& listener : listeners_)
+    if (listener->inbound() ? inbound : outbound) listener->drain(stage == Drain::kClose);
 }
 
 std::size_t Worker::open_connections(bool inbound, bool outbound) const {

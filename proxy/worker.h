@@ -81,7 +81,7 @@ class Worker {
   EventLoop& loop() { return loop_; }
 
   // On the worker's own thread.
-  enum class Drain : std::uint8_t { kAnnounce, kClose, kCut };
+  enum class Drain : std::uint8_t { kAnnounce, kClose };
   // `inbound`: listeners that other machines reach; the others (loopback, unix:) are the application's way out and drain last.
   void drain(Drain stage, bool inbound, bool outbound);
   void stop_accepting(bool inbound, bool outbound);
