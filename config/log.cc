@@ -185,7 +185,7 @@ void write(Level level, std::string_view format, std::initializer_list<Argument>
   put_formatted(held, level, format, arguments);
 }
 
-void write_limited(Level level, Reason reason, std::string_view format, std::initializer_list<Argument> arguments) {
+void write_limited(Reason reason, std::string_view format, std::initializer_list<Argument> arguments) {
   State& held = state();
   const std::lock_guard lock(held.mutex);
   Window& window = held.windows[static_cast<std::size_t>(reason)];
@@ -200,7 +200,7 @@ void write_limited(Level level, Reason reason, std::string_view format, std::ini
     return;
   }
   ++window.lines;
-  put_formatted(held, level, format, arguments);
+  put_formatted(held, Level::kWarn, format, arguments);
 }
 
 }  // namespace outrider::log

@@ -68,7 +68,7 @@ struct Format {
 };
 
 void write(Level level, std::string_view format, std::initializer_list<Argument> arguments);
-void write_limited(Level level, Reason reason, std::string_view format, std::initializer_list<Argument> arguments);
+void write_limited(Reason reason, std::string_view format, std::initializer_list<Argument> arguments);
 
 template <class... Arguments>
 void debug(Format<sizeof...(Arguments)> format, const Arguments&... arguments) {
@@ -86,10 +86,10 @@ template <class... Arguments>
 void error(Format<sizeof...(Arguments)> format, const Arguments&... arguments) {
   write(Level::kError, format.text, {Argument(arguments)...});
 }
-// At most limits::kLogLinesPerReason a second of each reason; then `suppressed N lines of REASON`.
+// A warning, of each reason at most limits::kLogLinesPerReason a second; then `suppressed N lines of REASON`.
 template <class... Arguments>
-void limited(Level of, Reason reason, Format<sizeof...(Arguments)> format, const Arguments&... arguments) {
-  if (enabled(of)) write_limited(of, reason, format.text, {Argument(arguments)...});
+void limited(Reason reason, Format<sizeof...(Arguments)> format, const Arguments&... arguments) {
+  if (enabled(Level::kWarn)) write_limited(reason, format.text, {Argument(arguments)...});
 }
 
 }  // namespace log

@@ -32,6 +32,8 @@ struct ClientInfo {
   std::string_view ip_text;                  // `10.0.0.7`; `unix` for Unix sockets
   std::string_view scheme = "http";
   std::string_view listener_port;            // `8080`, for redirects and forwarded headers
+  std::string_view identity;                 // the peer's verified name; empty: none
+  std::string_view tls;                      // `TLSv1.3`; empty: plain
 };
 
 // One try upstream.
@@ -55,6 +57,7 @@ struct LocalAnswer {
   int status = 0;               // 0: the reason's
   std::string_view detail;      // words for local and trusted clients and the log; arena or static
   bool close = false;           // the connection ends with this answer
+  std::uint32_t retry_after_s = 0;  // for 429 and 503; 0: not known
 };
 
 struct Exchange {
@@ -92,6 +95,8 @@ struct Exchange {
   Attempt* attempt = nullptr;  // current or last
   std::uint32_t attempts = 0;  // tries that count (stale retries do not)
   std::uint32_t inbound_attempt = 1;  // x-outrider-attempt that came with it
+  std::uint32_t inbound_hops = 0;     // x-outrider-hops that came with it
+  bool replayable = true;      // all of the request body so far is kept; set by the stream before on_attempt_failed
   LocalAnswer answer;
 
   // The outcome.

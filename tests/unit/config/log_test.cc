@@ -89,8 +89,8 @@ TEST(Log, PlainLinesAreAsTheyAre) {
 
 TEST(Log, AReasonSpeaksTenTimesASecondAndTellsWhatItKept) {
   const std::string out = logged([] {
-    for (int i = 0; i < 500; ++i) log::limited(log::Level::kWarn, Reason::kBadRequest, "bad {}", i);
-    log::limited(log::Level::kWarn, Reason::kOverload, "another reason");
+    for (int i = 0; i < 500; ++i) log::limited(Reason::kBadRequest, "bad {}", i);
+    log::limited(Reason::kOverload, "another reason");
   });
   std::istringstream lines(out);
   std::uint64_t said = 0, kept = 0;

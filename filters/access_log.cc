@@ -1,0 +1,258 @@
+// A value is cut, then escaped into the buffer where it stays. Plain ASCII, nearly every value there is, is copied in one piece.
+#include "filters/access_log.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "config/timestamp.h"
+#include "filters/route_table.h"
+
+namespace outrider {
+namespace {
+
+using Kind = config::VariableKind;
+constexpr char kHex[] = "0123456789abcdef";
+constexpr std::size_t kWidest = 6;  // `\u00NN` for one byte
+
+struct JsonField {
+  Kind kind;
+  std::string_view key;
+  bool number = false;
+};
+constexpr JsonField kJsonFields[] = {
+    {Kind::kTime, R"({"time":)"},
+    {Kind::kListener, R"(,"listener":)"},
+    {Kind::kClient, R"(,"client":)"},
+    {Kind::kClientId, R"(,"client_id":)"},
+    {Kind::kMethod, R"(,"method":)"},
+    {Kind::kHost, R"(,"host":)"},
+    {Kind::kPath, R"(,"path":)"},
+    {Kind::kProtocol, R"(,"protocol":)"},
+    {Kind::kStatus, R"(,"status":)", true},
+    {Kind::kReason, R"(,"reason":)"},
+    {Kind::kRoute, R"(,"route":)"},
+    {Kind::kService, R"(,"service":)"},
+    {Kind::kEndpoint, R"(,"endpoint":)"},
+    {Kind::kAttempts, R"(,"attempts":)", true},
+    {Kind::kBytesIn, R"(,"bytes_in":)", true},
+    {Kind::kBytesOut, R"(,"bytes_out":)", true},
+    {Kind::kDuration, R"(,"duration_ms":)", true},
+    {Kind::kUpstream, R"(,"upstream_ms":)", true},
+    {Kind::kRequestId, R"(,"request_id":)"},
+    {Kind::kTraceId, R"(,"trace_id":)"},
+    {Kind::kUserAgent, R"(,"user_agent":)"},
+    {Kind::kTls, R"(,"tls":)"},
+};
+
+enum class Byte : std::uint8_t { kPlain, kControl, kMarked, kHigh };
+constexpr auto kBytes = [] {
+  std::array<Byte, 256> table{};
+  for (std::size_t c = 0; c < 0x20; ++c) table[c] = Byte::kControl;
+  table[0x7f] = Byte::kControl;
+  table['"'] = table['\\'] = Byte::kMarked;
+  for (std::size_t c = 0x80; c < 0x100; ++c) table[c] = Byte::kHigh;
+  return table;
+}();
+
+// Length of the well-formed UTF-8 sequence at the front (Unicode §3.9, table 3-7), 0 for none. Control characters of Latin-1's upper half,
+// which some terminals obey, are taken for ill-formed, so that they are escaped.
+std::size_t sequence(std::string_view text) {
+  const auto byte = [&](std::size_t at) { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0U; };
+  const auto follows = [&](std::size_t at) { return (byte(at) & 0xc0) == 0x80; };
+  const unsigned first = byte(0), second = byte(1);
+  if (first >= 0xc2 && first <= 0xdf) return follows(1) && !(first == 0xc2 && second < 0xa0) ? 2 : 0;
+  if (first >= 0xe0 && first <= 0xef) {
+    const bool sound = follows(1) && follows(2) && (first != 0xe0 || second >= 0xa0) && (first != 0xed || second < 0xa0);
+    return sound ? 3 : 0;
+  }
+  if (first >= 0xf0 && first <= 0xf4) {
+    const bool sound = follows(1) && follows(2) && follows(3) && (first != 0xf0 || second >= 0x90) && (first != 0xf4 || second < 0x90);
+    return sound ? 4 : 0;
+  }
+  return 0;
+}
+
+char* escape_byte(char* to, unsigned char byte, bool json) {
+  *to++ = '\\';
+  if (json)
+    for (const char c : {'u', '0', '0'}) *to++ = c;
+  else
+    *to++ = 'x';
+  *to++ = kHex[byte >> 4];
+  *to++ = kHex[byte & 15];
+  return to;
+}
+
+void put_escaped(LogBuffer& out, std::string_view text, bool json) {
+  char* const start = out.reserve(text.size() * kWidest);
+  if (start == nullptr) return;
+  char* to = start;
+  for (std::size_t i = 0; i < text.size();) {
+    std::size_t end = i;
+    while (end < text.size() && kBytes[static_cast<unsigned char>(text[end])] == Byte::kPlain) ++end;
+    std::memcpy(to, text.data() + i, end - i);
+    to += end - i;
+    i = end;
+    if (i == text.size()) break;
+    const auto byte = static_cast<unsigned char>(text[i]);
+    std::size_t length = 1;
+    switch (kBytes[byte]) {
+      case Byte::kMarked:
+        *to++ = '\\';
+        *to++ = text[i];
+        break;
+      case Byte::kHigh:
+        if (const std::size_t whole = sequence(text.substr(i)); whole != 0) {
+          std::memcpy(to, text.data() + i, whole);
+          to += whole;
+          length = whole;
+          break;
+        }
+        to = escape_byte(to, byte, json);
+        break;
+      default: to = escape_byte(to, byte, json); break;
+    }
+    i += length;
+  }
+  out.commit(static_cast<std::size_t>(to - start));
+}
+
+// At most `bytes`, not in the middle of a character.
+std::string_view cut(std::string_view text, std::size_t bytes) {
+  if (text.size() <= bytes) return text;
+  std::size_t end = bytes;
+  while (end > 0 && bytes - end < 3 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return text.substr(0, end);
+}
+
+void put_value(LogBuffer& out, const Value& value, bool json) {
+  const std::string_view text = cut(value.text, limits::kLogValueBytes);
+  put_escaped(out, text, json);
+  if (!value.tail.empty() && text.size() == value.text.size())
+    put_escaped(out, cut(value.tail, limits::kLogValueBytes - text.size()), json);
+}
+
+// The combined format's way: `-` for nothing.
+void put_or_dash(LogBuffer& out, const Value& value) {
+  if (value.empty())
+    out.append("-");
+  else
+    put_value(out, value, false);
+}
+
+// `10/Oct/2000:13:55:36 +0000`
+std::string_view combined_time(std::int64_t wall_ms, Scratch& scratch) {
+  constexpr std::string_view kMonths = "JanFebMarAprMayJunJulAugSepOctNovDec";
+  char iso[kTimestampBytes];
+  format_timestamp(wall_ms, iso);  // 2000-10-10T13:55:36.000Z
+  const auto month = static_cast<std::size_t>((iso[5] - '0') * 10 + iso[6] - '1');
+  char* to = scratch.bytes;
+  const auto put = [&to](std::string_view text) { to = std::copy(text.begin(), text.end(), to); };
+  put({iso + 8, 2});
+  put("/");
+  put(kMonths.substr(month * 3, 3));
+  put("/");
+  put({iso, 4});
+  put(":");
+  put({iso + 11, 8});
+  put(" +0000");
+  return {scratch.bytes, static_cast<std::size_t>(to - scratch.bytes)};
+}
+
+bool is_secret(const Template::Part& part) {
+  return part.kind == Kind::kCookie || (part.kind == Kind::kHeader && (header_flags(part.header) & kSecret) != 0);
+}
+
+// A format is one line: its own control bytes, but tabs, become spaces.
+std::string one_line(std::string format) {
+  while (!format.empty() && (format.back() == '\n' || format.back() == '\r')) format.pop_back();
+  for (char& c : format)
+    if ((static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f) c = ' ';
+  return format;
+}
+
+}  // namespace
+
+std::unique_ptr<AccessLog> AccessLog::open(const config::Telemetry& telemetry, LogWriter& writer, std::string& error) {
+  if (telemetry.access_log == config::Telemetry::Log::kOff) return nullptr;
+  const std::string& path = telemetry.access_log_file;
+  std::shared_ptr<LogSink> sink = path.empty() ? writer.descriptor(1) : writer.file(path, error);
+  return sink == nullptr ? nullptr : std::make_unique<AccessLog>(telemetry, writer, std::move(sink));
+}
+
+AccessLog::AccessLog(const config::Telemetry& telemetry, LogWriter& writer, std::shared_ptr<LogSink> sink)
+    : buffer_(writer, std::move(sink)),
+      form_(telemetry.access_log),
+      format_(one_line(telemetry.access_log_format)),
+      json_escapes_(telemetry.access_log_format.starts_with('{')) {}
+
+void AccessLog::write(const Exchange& x) {
+  switch (form_) {
+    case config::Telemetry::Log::kJson: write_json(x); break;
+    case config::Telemetry::Log::kText: write_text(x); break;
+    case config::Telemetry::Log::kFormat: write_format(x); break;
+    case config::Telemetry::Log::kOff: return;
+  }
+  buffer_.end_line();
+}
+
+void AccessLog::write_json(const Exchange& x) {
+  for (const JsonField& field : kJsonFields) {
+    Scratch scratch;
+    const Value value = value_of(field.kind, x, scratch);
+    buffer_.append(field.key);
+    if (value.empty()) {
+      buffer_.append("null");
+    } else if (field.number) {
+      buffer_.append(value.text);
+    } else {
+      buffer_.append("\"");
+      put_value(buffer_, value, true);
+      buffer_.append("\"");
+    }
+  }
+  buffer_.append("}");
+}
+
+void AccessLog::write_text(const Exchange& x) {
+  Scratch scratch;
+  const auto field = [&](Kind kind) { put_or_dash(buffer_, value_of(kind, x, scratch)); };
+  field(Kind::kClient);
+  buffer_.append(" - ");
+  field(Kind::kClientId);
+  buffer_.append(" [");
+  buffer_.append(combined_time(x.started_wall_ms, scratch));
+  buffer_.append("] \"");
+  if (const Value method = value_of(Kind::kMethod, x, scratch); method.empty()) {
+    buffer_.append("-");
+  } else {
+    put_value(buffer_, method, false);
+    buffer_.append(" ");
+    field(Kind::kPath);
+    buffer_.append(" ");
+    field(Kind::kProtocol);
+  }
+  buffer_.append("\" ");
+  field(Kind::kStatus);
+  buffer_.append(" ");
+  field(Kind::kBytesOut);
+  buffer_.append(" \"");
+  put_or_dash(buffer_, {x.request.headers.get(HeaderId::kReferer), {}});
+  buffer_.append("\" \"");
+  field(Kind::kUserAgent);
+  buffer_.append("\" ");
+  field(Kind::kReason);
+}
+
+void AccessLog::write_format(const Exchange& x) {
+  for (const Template::Part& part : format_.parts()) {
+    Scratch scratch;
+    if (!part.variable)
+      buffer_.append(part.literal);
+    else if (!is_secret(part))
+      put_value(buffer_, value_of(part, x, scratch), json_escapes_);
+  }
+}
+
+}  // namespace outrider

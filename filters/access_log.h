@@ -1,0 +1,35 @@
+// One line per exchange: JSON, the combined format with the reason, or the user's own. Formatted straight into the worker's log
+// buffer, without the heap. One per worker; Worker calls write() once per exchange and hand_over() once per turn.
+// Invariant: one call is one line whatever a peer sent; `authorization` and cookies are never in it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "config/log_writer.h"
+#include "config/model.h"
+#include "filters/template.h"
+
+namespace outrider {
+
+class AccessLog {
+ public:
+  // Null when the log is off, or with `error` when its file cannot be opened.
+  static std::unique_ptr<AccessLog> open(const config::Telemetry& telemetry, LogWriter& writer, std::string& error);
+  AccessLog(const config::Telemetry& telemetry, LogWriter& writer, std::shared_ptr<LogSink> sink);
+
+  void write(const Exchange& x);
+  void hand_over() { buffer_.hand_over(); }
+
+ private:
+  void write_json(const Exchange& x);
+  void write_text(const Exchange& x);
+  void write_format(const Exchange& x);
+
+  LogBuffer buffer_;
+  const config::Telemetry::Log form_;
+  Template format_;
+  bool json_escapes_ = false;  // of a format that is itself a JSON object
+};
+
+}  // namespace outrider

@@ -1,0 +1,168 @@
+// Words for anyone are the reason's sentence; the detail is for local and trusted clients, and for the log. Neither holds request bytes
+// that could mean anything where they are written: each form escapes them.
+#include "filters/local_reply.h"
+
+#include <charconv>
+
+#include "config/log.h"
+#include "filters/template.h"
+
+namespace outrider {
+namespace {
+
+constexpr std::string_view kMethodsAllowed = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
+constexpr char kHexLower[] = "0123456789abcdef";
+constexpr char kHexUpper[] = "0123456789ABCDEF";
+
+std::string_view decimal(std::uint64_t number, Arena& arena) {
+  char digits[24];
+  const char* const end = std::to_chars(digits, digits + sizeof digits, number).ptr;
+  return arena.copy({digits, static_cast<std::size_t>(end - digits)});
+}
+
+// `text` with what `escape` writes in place of each byte that `plain` refuses. At most `kWidest` bytes for one.
+constexpr std::size_t kWidest = 6;
+template <class Plain, class Escape>
+std::string_view escaped(std::string_view text, Arena& arena, Plain plain, Escape escape) {
+  std::size_t odd = 0;
+  for (const char c : text) odd += plain(static_cast<unsigned char>(c)) ? 0 : 1;
+  if (odd == 0) return text;
+  char* const start = arena.bytes(text.size() + odd * kWidest);
+  char* to = start;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (plain(byte))
+      *to++ = c;
+    else
+      to = escape(to, byte);
+  }
+  return {start, static_cast<std::size_t>(to - start)};
+}
+
+// gRPC's percent encoding of grpc-message: all but printable ASCII, and the percent sign.
+std::string_view grpc_message(std::string_view words, Arena& arena) {
+  return escaped(
+      words, arena, [](unsigned char byte) { return byte >= 0x20 && byte < 0x7f && byte != '%'; },
+      [](char* to, unsigned char byte) {
+        *to++ = '%';
+        *to++ = kHexUpper[byte >> 4];
+        *to++ = kHexUpper[byte & 15];
+        return to;
+      });
+}
+
+// Into a JSON string. Bytes that are not ASCII may not be UTF-8, so they are escaped one by one.
+std::string_view json_text(std::string_view words, Arena& arena) {
+  return escaped(
+      words, arena,
+      [](unsigned char byte) { return byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\'; },
+      [](char* to, unsigned char byte) {
+        for (const char c : {'\\', 'u', '0', '0', kHexLower[byte >> 4], kHexLower[byte & 15]}) *to++ = c;
+        return to;
+      });
+}
+
+std::string_view text_line(std::string_view words, Arena& arena) {
+  return escaped(
+      words, arena, [](unsigned char byte) { return byte >= 0x20 && byte != 0x7f; },
+      [](char* to, unsigned char byte) {
+        for (const char c : {'\\', 'x', kHexLower[byte >> 4], kHexLower[byte & 15]}) *to++ = c;
+        return to;
+      });
+}
+
+// `;q=0` and its like.
+bool is_refused(std::string_view parameters) {
+  while (!parameters.empty()) {
+    const std::size_t end = parameters.find(';');
+    std::string_view parameter = trim_ows(parameters.substr(0, end));
+    parameters.remove_prefix(end == std::string_view::npos ? parameters.size() : end + 1);
+    if (parameter.size() < 3 || (parameter[0] | 0x20) != 'q' || parameter[1] != '=') continue;
+    return parameter.find_first_not_of("0.", 2) == std::string_view::npos;
+  }
+  return false;
+}
+
+// Does Accept name a JSON type (`application/json`, `application/problem+json`)?
+bool wants_json(const Headers& headers) {
+  for (const Header& header : headers) {
+    if (header.id != HeaderId::kAccept) continue;
+    for (std::string_view list = header.value; !list.empty();) {
+      const std::size_t comma = list.find(',');
+      const std::string_view item = list.substr(0, comma);
+      list.remove_prefix(comma == std::string_view::npos ? list.size() : comma + 1);
+      const std::size_t semicolon = item.find(';');
+      const std::string_view type = trim_ows(item.substr(0, semicolon));
+      if (type.size() < 5 || !equal_ignoring_case(type.substr(type.size() - 4), "json")) continue;
+      const char before = type[type.size() - 5];
+      if (before != '/' && before != '+') continue;
+      if (semicolon == std::string_view::npos || !is_refused(item.substr(semicolon + 1))) return true;
+    }
+  }
+  return false;
+}
+
+std::string_view problem_json(const Exchange& x, std::string_view words, Arena& arena) {
+  const std::string_view phrase = status_phrase(x.status);
+  return arena.concat(R"({"type":"about:blank","title":")", phrase.empty() ? info(x.reason).word : phrase, R"(","status":)",
+                      decimal(static_cast<std::uint64_t>(x.status), arena), R"(,"detail":")", json_text(words, arena),
+                      R"(","reason":")", info(x.reason).word, R"(","request_id":")", json_text(x.request_id, arena), "\"}\n");
+}
+
+void grpc_head(Exchange& x, std::string_view words) {
+  x.status = x.response.status = 200;
+  Headers& headers = x.response.headers;
+  headers.add(HeaderId::kContentType, "application/grpc");
+  headers.add(HeaderId::kGrpcStatus, decimal(static_cast<std::uint64_t>(info(x.reason).grpc_status), x.arena));
+  headers.add(HeaderId::kGrpcMessage, grpc_message(words, x.arena));
+}
+
+}  // namespace
+
+std::string_view local_reply(Exchange& x) {
+  const LocalAnswer& answer = x.answer;
+  const ReasonInfo& why = info(answer.reason);
+  x.reason = answer.reason;
+  x.detail = answer.detail;
+  x.status = answer.status != 0 ? answer.status : why.status != 0 ? why.status : info(Reason::kInternal).status;
+  x.response.status = x.status;
+  x.response.reason = {};
+  x.response.content_length.reset();
+  Headers& headers = x.response.headers;
+  headers.clear();
+  const std::string_view words = x.talkative && !x.detail.empty() ? x.detail : why.sentence;
+  if (answer.retry_after_s != 0) headers.add(HeaderId::kRetryAfter, decimal(answer.retry_after_s, x.arena));
+  if (x.is_grpc) {
+    grpc_head(x, words);
+    return {};
+  }
+  if (x.status == 405) headers.add(HeaderId::kAllow, kMethodsAllowed);  // RFC 9110 §15.5.6
+  const bool json = wants_json(x.request.headers);
+  const std::string_view body =
+      json ? problem_json(x, words, x.arena)
+           : x.arena.concat(decimal(static_cast<std::uint64_t>(x.status), x.arena), " ", why.word, ": ",
+                            text_line(words, x.arena), "\n");
+  headers.add(HeaderId::kContentType, json ? "application/problem+json" : "text/plain; charset=utf-8");
+  x.response.content_length = body.size();
+  return x.request.method == Method::kHead ? std::string_view() : body;
+}
+
+void note_failure(Exchange& x, Reason reason, std::string_view words) {
+  if (x.reason != Reason::kOk && x.reason != Reason::kRetryBudget) return;  // the first cause stands
+  x.reason = reason;
+  x.detail = words;
+  if (x.status == 0) x.status = info(reason).status;
+}
+
+void log_failure(const Exchange& x) {
+  if (x.reason == Reason::kOk || !log::enabled(log::Level::kWarn)) return;
+  Scratch scratch;
+  const Value method = value_of(config::VariableKind::kMethod, x, scratch);
+  const Value client = value_of(config::VariableKind::kClient, x, scratch);
+  const Value route = value_of(config::VariableKind::kRoute, x, scratch);
+  log::limited(x.reason, "{}: status {}, client {}, {} {}{}, route {}, request {}: {}", info(x.reason).word, x.status, client.text,
+               method.text, x.host, x.path, route.text.empty() ? std::string_view("-") : route.text, x.request_id,
+               x.detail.empty() ? info(x.reason).sentence : x.detail);
+}
+
+}  // namespace outrider
