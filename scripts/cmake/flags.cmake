@@ -14,9 +14,6 @@ target_compile_options(
             -Wextra
             -Wpedantic
             -Werror
-            -Wshadow=local
-            -Wnon-virtual-dtor
-            -Wimplicit-fallthrough
             -fno-rtti
             -fstack-protector-strong
             -fno-plt
@@ -25,7 +22,6 @@ target_compile_definitions(outrider_flags INTERFACE _GLIBCXX_ASSERTIONS)
 target_link_options(outrider_flags INTERFACE -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed)
 
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
-  # -Wshadow=local is gcc's spelling.
   target_compile_options(outrider_flags INTERFACE -Wno-unknown-warning-option)
 endif()
 

@@ -19,7 +19,8 @@ Client::Client(std::string address, Protocol protocol, H2Connection::Options opt
 H2Connection& Client::h2() {
   if (!h2_ || h2_->closed()) {
     h2_.reset();
-    h2_ = std::make_unique<H2Connection>(Socket::connect(address_), H2Connection::Role::kClient, options_);
+    h2_ = std::make_unique<H2Connection>(Socket::connect(address_), H2Connection::Role::kClient,
+                                         options_);
     ++connections_;
   }
   return *h2_;

@@ -1,4 +1,5 @@
-// A well-behaved client over either protocol: whole requests in one call, or streams to drive piece by piece.
+// A well-behaved client over either protocol: whole requests in one call, or streams to drive piece
+// by piece.
 #pragma once
 
 #include <memory>
@@ -13,7 +14,8 @@ namespace outrider::test {
 
 class Client {
  public:
-  explicit Client(std::string address, Protocol protocol = Protocol::kHttp1, H2Connection::Options options = {});
+  explicit Client(std::string address, Protocol protocol = Protocol::kHttp1,
+                  H2Connection::Options options = {});
 
   Response get(const std::string& target) { return request({.target = target}); }
   Response post(const std::string& target, std::string body) {
@@ -22,7 +24,8 @@ class Client {
   // One request, its whole response. HTTP/1 keeps its connection while both sides allow it.
   Response request(const Request& request);
 
-  // A new stream: on the one connection with HTTP/2, on a connection of its own with HTTP/1. It must not outlive this.
+  // A new stream: on the one connection with HTTP/2, on a connection of its own with HTTP/1. It
+  // must not outlive this.
   std::shared_ptr<Stream> open();
 
   Protocol protocol() const { return protocol_; }

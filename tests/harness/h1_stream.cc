@@ -6,7 +6,9 @@
 namespace outrider::test {
 namespace {
 
-bool says_close(const Head& head) { return equal_case_blind(head.fields.value("connection"), "close"); }
+bool says_close(const Head& head) {
+  return equal_case_blind(head.fields.value("connection"), "close");
+}
 
 bool never_has_body(const Head& head, std::string_view method) {
   return head.status == 204 || head.status == 304 || (head.status != 0 && method == "HEAD");

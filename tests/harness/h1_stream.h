@@ -1,5 +1,6 @@
 // A Stream over one HTTP/1.1 connection, for either side.
-// Invariant: one exchange at a time; after it, reusable() says whether the connection may carry another.
+// Invariant: one exchange at a time; after it, reusable() says whether the connection may carry
+// another.
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
-// nghttp2 behind a mutex, driven by one thread: poll, read, write; streams wait on one condition variable.
+// nghttp2 behind a mutex, driven by one thread: poll, read, write; streams wait on one condition
+// variable.
 #include "tests/harness/h2_connection.h"
 
 #include <poll.h>
@@ -27,8 +28,8 @@ struct H2Connection::State {
   std::vector<Head> informational;
   Fields trailers;
   std::string in;
-  bool ended = false;   // END_STREAM came
-  bool closed = false;  // nothing more will happen
+  bool ended = false;      // END_STREAM came
+  bool closed = false;     // nothing more will happen
   bool abandoned = false;  // nobody will read
   std::optional<std::uint32_t> reset_code;
   // To be sent.
@@ -50,7 +51,8 @@ struct H2Callbacks {
   static int begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* user) noexcept {
     H2Connection& connection = self(user);
     const std::int32_t id = frame->hd.stream_id;
-    if (connection.role_ == H2Connection::Role::kServer && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+    if (connection.role_ == H2Connection::Role::kServer &&
+        frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
       auto state = std::make_shared<State>();
       state->id = id;
       connection.streams_[id] = std::move(state);
@@ -59,8 +61,9 @@ struct H2Callbacks {
     return 0;
   }
 
-  static int header(nghttp2_session*, const nghttp2_frame* frame, const std::uint8_t* name, std::size_t name_size,
-                    const std::uint8_t* value, std::size_t value_size, std::uint8_t, void* user) noexcept {
+  static int header(nghttp2_session*, const nghttp2_frame* frame, const std::uint8_t* name,
+                    std::size_t name_size, const std::uint8_t* value, std::size_t value_size,
+                    std::uint8_t, void* user) noexcept {
     State* state = find(user, frame->hd.stream_id);
     if (state == nullptr) return 0;
     std::string key(reinterpret_cast<const char*>(name), name_size);
@@ -96,14 +99,13 @@ struct H2Callbacks {
         if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) ++connection.pings_answered_;
         break;
       case NGHTTP2_SETTINGS:
-        ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 ? connection.settings_acknowledged_ : connection.settings_received_) =
-            true;
+        ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 ? connection.settings_acknowledged_
+                                                   : connection.settings_received_) = true;
         break;
       case NGHTTP2_RST_STREAM:
         if (state != nullptr) state->reset_code = frame->rst_stream.error_code;
         break;
-      default:
-        break;
+      default: break;
     }
     if (state != nullptr && (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
         (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0)
@@ -123,8 +125,8 @@ struct H2Callbacks {
     }
   }
 
-  static int data(nghttp2_session* session, std::uint8_t, std::int32_t id, const std::uint8_t* bytes, std::size_t size,
-                  void* user) noexcept {
+  static int data(nghttp2_session* session, std::uint8_t, std::int32_t id,
+                  const std::uint8_t* bytes, std::size_t size, void* user) noexcept {
     State* state = find(user, id);
     if (state == nullptr || state->abandoned) {
       nghttp2_session_consume(session, id, size);
@@ -134,7 +136,8 @@ struct H2Callbacks {
     return 0;
   }
 
-  static int stream_closed(nghttp2_session*, std::int32_t id, std::uint32_t code, void* user) noexcept {
+  static int stream_closed(nghttp2_session*, std::int32_t id, std::uint32_t code,
+                           void* user) noexcept {
     State* state = find(user, id);
     if (state == nullptr) return 0;
     state->closed = true;
@@ -143,8 +146,9 @@ struct H2Callbacks {
     return 0;
   }
 
-  static ssize_t read_body(nghttp2_session* session, std::int32_t id, std::uint8_t* into, std::size_t room,
-                           std::uint32_t* flags, nghttp2_data_source*, void* user) noexcept {
+  static ssize_t read_body(nghttp2_session* session, std::int32_t id, std::uint8_t* into,
+                           std::size_t room, std::uint32_t* flags, nghttp2_data_source*,
+                           void* user) noexcept {
     State* state = find(user, id);
     if (state == nullptr) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     if (state->out.empty() && !state->out_ended) return NGHTTP2_ERR_DEFERRED;
@@ -167,15 +171,19 @@ struct H2Callbacks {
     std::vector<nghttp2_nv> views;
     for (const Field& field : fields) {
       views.push_back({reinterpret_cast<std::uint8_t*>(const_cast<char*>(field.name.data())),
-                       reinterpret_cast<std::uint8_t*>(const_cast<char*>(field.value.data())), field.name.size(),
-                       field.value.size(), NGHTTP2_NV_FLAG_NONE});
+                       reinterpret_cast<std::uint8_t*>(const_cast<char*>(field.value.data())),
+                       field.name.size(), field.value.size(), NGHTTP2_NV_FLAG_NONE});
     }
     return views;
   }
 };
 
-H2Connection::H2Connection(Socket socket, Role role, Options options, std::string received, OnStream on_stream)
-    : socket_(std::move(socket)), role_(role), on_stream_(std::move(on_stream)), wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+H2Connection::H2Connection(Socket socket, Role role, Options options, std::string received,
+                           OnStream on_stream)
+    : socket_(std::move(socket)),
+      role_(role),
+      on_stream_(std::move(on_stream)),
+      wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   nghttp2_session_callbacks* callbacks = nullptr;
   nghttp2_session_callbacks_new(&callbacks);
   nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, H2Callbacks::begin_headers);
@@ -200,11 +208,13 @@ H2Connection::H2Connection(Socket socket, Role role, Options options, std::strin
     return entry.settings_id == NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE;
   };
   if (std::none_of(settings.begin(), settings.end(), names_window))
-    settings.push_back({NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, static_cast<std::uint32_t>(options.stream_window)});
+    settings.push_back(
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, static_cast<std::uint32_t>(options.stream_window)});
   nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), settings.size());
   nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, options.connection_window);
   if (!received.empty())
-    nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(received.data()), received.size());
+    nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(received.data()),
+                             received.size());
   thread_ = std::thread([this] { loop(); });
 }
 
@@ -250,7 +260,9 @@ bool H2Connection::exchange_bytes(std::unique_lock<std::mutex>& lock) {
       return false;
     }
   }
-  if (out_.empty() && nghttp2_session_want_write(session_) == 0 && nghttp2_session_want_read(session_) == 0) return false;
+  if (out_.empty() && nghttp2_session_want_write(session_) == 0 &&
+      nghttp2_session_want_read(session_) == 0)
+    return false;
 
   const short events = static_cast<short>(POLLIN | (out_.empty() ? 0 : POLLOUT));
   lock.unlock();
@@ -266,7 +278,8 @@ bool H2Connection::exchange_bytes(std::unique_lock<std::mutex>& lock) {
   char chunk[64 * 1024];
   const ssize_t got = ::recv(socket_.fd(), chunk, sizeof chunk, 0);
   if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) return false;
-  if (got > 0 && nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(chunk), static_cast<std::size_t>(got)) < 0)
+  if (got > 0 && nghttp2_session_mem_recv(session_, reinterpret_cast<const std::uint8_t*>(chunk),
+                                          static_cast<std::size_t>(got)) < 0)
     return false;
   changed_.notify_all();
   return true;
@@ -286,7 +299,8 @@ void H2Connection::loop() {
 
 template <class Condition>
 void H2Connection::wait(std::unique_lock<std::mutex>& lock, const char* what, Condition condition) {
-  if (!changed_.wait_for(lock, patience(), condition)) throw HarnessError(std::string("no ") + what + " in time");
+  if (!changed_.wait_for(lock, patience(), condition))
+    throw HarnessError(std::string("no ") + what + " in time");
 }
 
 std::shared_ptr<H2Stream> H2Connection::open() {
@@ -382,11 +396,14 @@ void H2Stream::send_head(const Head& head, bool end) {
   const nghttp2_data_provider* provider = end ? nullptr : &body;
   int result = 0;
   if (head.status >= 100 && head.status < 200) {
-    result = nghttp2_submit_headers(connection_.session_, NGHTTP2_FLAG_NONE, state_->id, nullptr, views.data(), views.size(), nullptr);
+    result = nghttp2_submit_headers(connection_.session_, NGHTTP2_FLAG_NONE, state_->id, nullptr,
+                                    views.data(), views.size(), nullptr);
   } else if (head.status != 0) {
-    result = nghttp2_submit_response(connection_.session_, state_->id, views.data(), views.size(), provider);
+    result = nghttp2_submit_response(connection_.session_, state_->id, views.data(), views.size(),
+                                     provider);
   } else {
-    result = nghttp2_submit_request(connection_.session_, nullptr, views.data(), views.size(), provider, nullptr);
+    result = nghttp2_submit_request(connection_.session_, nullptr, views.data(), views.size(),
+                                    provider, nullptr);
     if (result > 0) {
       state_->id = result;
       connection_.streams_[result] = state_;
@@ -398,7 +415,9 @@ void H2Stream::send_head(const Head& head, bool end) {
 
 void H2Stream::write(std::string_view bytes) {
   std::unique_lock lock(connection_.mutex_);
-  connection_.wait(lock, "room for the body", [&] { return state_->out.size() < kOutLimit || state_->closed || connection_.closed_; });
+  connection_.wait(lock, "room for the body", [&] {
+    return state_->out.size() < kOutLimit || state_->closed || connection_.closed_;
+  });
   if (state_->closed || connection_.closed_) throw HarnessError("the stream has ended");
   state_->out.append(bytes);
   nghttp2_session_resume_data(connection_.session_, state_->id);
@@ -421,18 +440,23 @@ void H2Stream::reset(std::uint32_t code) {
 
 Head H2Stream::read_head() {
   std::unique_lock lock(connection_.mutex_);
-  connection_.wait(lock, "head", [&] { return state_->head || state_->closed || connection_.closed_; });
+  connection_.wait(lock, "head",
+                   [&] { return state_->head || state_->closed || connection_.closed_; });
   if (state_->head) return *state_->head;
-  if (state_->reset_code) throw HarnessError("reset before a head, code " + std::to_string(*state_->reset_code));
+  if (state_->reset_code)
+    throw HarnessError("reset before a head, code " + std::to_string(*state_->reset_code));
   throw HarnessError("the connection ended before a head");
 }
 
 std::size_t H2Stream::read(char* into, std::size_t room) {
   std::unique_lock lock(connection_.mutex_);
-  connection_.wait(lock, "body", [&] { return !state_->in.empty() || state_->ended || state_->closed || connection_.closed_; });
+  connection_.wait(lock, "body", [&] {
+    return !state_->in.empty() || state_->ended || state_->closed || connection_.closed_;
+  });
   if (state_->in.empty()) {
     if (state_->ended) return 0;
-    if (state_->reset_code) throw HarnessError("reset within the body, code " + std::to_string(*state_->reset_code));
+    if (state_->reset_code)
+      throw HarnessError("reset within the body, code " + std::to_string(*state_->reset_code));
     throw HarnessError("the connection ended within the body");
   }
   const std::size_t size = std::min(room, state_->in.size());
@@ -449,7 +473,8 @@ const std::vector<Head>& H2Stream::informational() const { return state_->inform
 
 std::optional<std::uint32_t> H2Stream::wait_end() {
   std::unique_lock lock(connection_.mutex_);
-  connection_.wait(lock, "end of the stream", [&] { return state_->closed || connection_.closed_; });
+  connection_.wait(lock, "end of the stream",
+                   [&] { return state_->closed || connection_.closed_; });
   return state_->reset_code;
 }
 

@@ -1,6 +1,7 @@
-// One HTTP/2 connection on nghttp2, client or server, run by a thread of its own. Its streams block with deadlines.
-// Flow control is manual: bytes that the test has not read yet hold their window, so a test that stops reading makes
-// the peer stop. Invariant: everything below the mutex is touched with it held; the thread never runs test code.
+// One HTTP/2 connection on nghttp2, client or server, run by a thread of its own. Its streams block
+// with deadlines. Flow control is manual: bytes that the test has not read yet hold their window,
+// so a test that stops reading makes the peer stop. Invariant: everything below the mutex is
+// touched with it held; the thread never runs test code.
 #pragma once
 
 #include <nghttp2/nghttp2.h>
@@ -39,9 +40,10 @@ class H2Connection {
   class H2Stream;
   using OnStream = std::function<void(std::shared_ptr<H2Stream>)>;
 
-  // `received`: bytes that were read from the socket before. `on_stream` hears of each request a client opened; it is
-  // called on the connection's thread and must not block.
-  H2Connection(Socket socket, Role role, Options options, std::string received = {}, OnStream on_stream = {});
+  // `received`: bytes that were read from the socket before. `on_stream` hears of each request a
+  // client opened; it is called on the connection's thread and must not block.
+  H2Connection(Socket socket, Role role, Options options, std::string received = {},
+               OnStream on_stream = {});
   ~H2Connection();
   H2Connection(const H2Connection&) = delete;
   H2Connection& operator=(const H2Connection&) = delete;
@@ -101,7 +103,8 @@ class H2Connection {
   std::thread thread_;
 };
 
-// Must not outlive its connection. What it has not read when it goes is given back to the peer's window.
+// Must not outlive its connection. What it has not read when it goes is given back to the peer's
+// window.
 class H2Connection::H2Stream final : public Stream {
  public:
   H2Stream(H2Connection& connection, std::shared_ptr<State> state)

@@ -1,4 +1,5 @@
-// Frames and literal field blocks, RFC 9113 §4 and RFC 7541 §6.2.3; nghttp2's inflater reads what comes back.
+// Frames and literal field blocks, RFC 9113 §4 and RFC 7541 §6.2.3; nghttp2's inflater reads what
+// comes back.
 #include "tests/harness/h2_frames.h"
 
 namespace outrider::test {
@@ -12,7 +13,8 @@ std::string hpack_string(std::string_view text) {
     bytes.push_back(static_cast<char>(size));
   } else {
     bytes.push_back(127);
-    for (size -= 127; size >= 128; size /= 128) bytes.push_back(static_cast<char>(size % 128 + 128));
+    for (size -= 127; size >= 128; size /= 128)
+      bytes.push_back(static_cast<char>(size % 128 + 128));
     bytes.push_back(static_cast<char>(size));
   }
   return bytes.append(text);
@@ -29,10 +31,12 @@ constexpr std::string_view kBarrier = "barrier!";
 }  // namespace
 
 std::string h2_u32(std::uint32_t value) {
-  return {static_cast<char>(value >> 24), static_cast<char>(value >> 16), static_cast<char>(value >> 8), static_cast<char>(value)};
+  return {static_cast<char>(value >> 24), static_cast<char>(value >> 16),
+          static_cast<char>(value >> 8), static_cast<char>(value)};
 }
 
-std::string h2_frame(std::uint8_t type, std::uint8_t flags, std::uint32_t stream, std::string_view payload) {
+std::string h2_frame(std::uint8_t type, std::uint8_t flags, std::uint32_t stream,
+                     std::string_view payload) {
   std::string frame = h2_u32(static_cast<std::uint32_t>(payload.size())).substr(1);
   frame.push_back(static_cast<char>(type));
   frame.push_back(static_cast<char>(flags));
@@ -64,7 +68,10 @@ std::string hpack(const Fields& fields) {
 }
 
 Fields h2_request_fields(std::string_view method, std::string_view path) {
-  return {{":method", std::string(method)}, {":scheme", "http"}, {":path", std::string(path)}, {":authority", kAuthority}};
+  return {{":method", std::string(method)},
+          {":scheme", "http"},
+          {":path", std::string(path)},
+          {":authority", kAuthority}};
 }
 
 std::string h2_headers(std::uint32_t stream, const Fields& fields, bool end) {
@@ -72,9 +79,13 @@ std::string h2_headers(std::uint32_t stream, const Fields& fields, bool end) {
   return h2_frame(NGHTTP2_HEADERS, static_cast<std::uint8_t>(flags), stream, hpack(fields));
 }
 
-std::uint32_t Frame::code() const { return u32(type == NGHTTP2_GOAWAY ? std::string_view(payload).substr(4) : payload); }
+std::uint32_t Frame::code() const {
+  return u32(type == NGHTTP2_GOAWAY ? std::string_view(payload).substr(4) : payload);
+}
 
-RawH2::RawH2(const std::string& address, const std::vector<std::pair<std::uint16_t, std::uint32_t>>& settings) : raw_(address) {
+RawH2::RawH2(const std::string& address,
+             const std::vector<std::pair<std::uint16_t, std::uint32_t>>& settings)
+    : raw_(address) {
   nghttp2_hd_inflate_new(&inflater_);
   raw_.send(std::string(kH2Preface) + h2_settings(settings));
 }
@@ -89,8 +100,10 @@ Frame RawH2::read() {
   frame.stream = u32(std::string_view(header).substr(5)) & 0x7FFFFFFF;
   frame.payload = raw_.read_exactly(u32('\0' + header.substr(0, 3)));
   if (!frame.has(NGHTTP2_FLAG_ACK)) {
-    if (frame.type == NGHTTP2_SETTINGS) raw_.try_send(h2_frame(NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0), patience());
-    if (frame.type == NGHTTP2_PING) raw_.try_send(h2_frame(NGHTTP2_PING, NGHTTP2_FLAG_ACK, 0, frame.payload), patience());
+    if (frame.type == NGHTTP2_SETTINGS)
+      raw_.try_send(h2_frame(NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0), patience());
+    if (frame.type == NGHTTP2_PING)
+      raw_.try_send(h2_frame(NGHTTP2_PING, NGHTTP2_FLAG_ACK, 0, frame.payload), patience());
   }
   return frame;
 }
@@ -99,7 +112,8 @@ Frame RawH2::read_until(std::uint8_t type, std::uint32_t stream) {
   for (;;) {
     Frame frame = read();
     if (frame.type == type && frame.stream == stream) return frame;
-    if (frame.type == NGHTTP2_GOAWAY) throw HarnessError("GOAWAY, code " + std::to_string(frame.code()));
+    if (frame.type == NGHTTP2_GOAWAY)
+      throw HarnessError("GOAWAY, code " + std::to_string(frame.code()));
   }
 }
 
@@ -140,12 +154,14 @@ Fields RawH2::decode(const Frame& headers) {
   for (;;) {
     nghttp2_nv pair{};
     int flags = 0;
-    const ssize_t used = nghttp2_hd_inflate_hd2(inflater_, &pair, &flags, reinterpret_cast<const std::uint8_t*>(block.data()),
-                                                block.size(), headers.has(NGHTTP2_FLAG_END_HEADERS) ? 1 : 0);
+    const ssize_t used = nghttp2_hd_inflate_hd2(
+        inflater_, &pair, &flags, reinterpret_cast<const std::uint8_t*>(block.data()), block.size(),
+        headers.has(NGHTTP2_FLAG_END_HEADERS) ? 1 : 0);
     if (used < 0) throw HarnessError("a field block that cannot be decoded");
     block.remove_prefix(static_cast<std::size_t>(used));
     if ((flags & NGHTTP2_HD_INFLATE_EMIT) != 0)
-      fields.push_back({{reinterpret_cast<const char*>(pair.name), pair.namelen}, {reinterpret_cast<const char*>(pair.value), pair.valuelen}});
+      fields.push_back({{reinterpret_cast<const char*>(pair.name), pair.namelen},
+                        {reinterpret_cast<const char*>(pair.value), pair.valuelen}});
     if ((flags & NGHTTP2_HD_INFLATE_FINAL) != 0) {
       nghttp2_hd_inflate_end_headers(inflater_);
       return fields;

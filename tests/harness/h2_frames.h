@@ -1,4 +1,5 @@
-// HTTP/2 by hand: frames as bytes, for tests that send what no library would. RawH2 is a client connection on them.
+// HTTP/2 by hand: frames as bytes, for tests that send what no library would. RawH2 is a client
+// connection on them.
 #pragma once
 
 #include <nghttp2/nghttp2.h>
@@ -18,7 +19,8 @@ namespace outrider::test {
 inline constexpr std::string_view kH2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 // Any frame, valid or not: the length is the payload's.
-std::string h2_frame(std::uint8_t type, std::uint8_t flags, std::uint32_t stream, std::string_view payload = {});
+std::string h2_frame(std::uint8_t type, std::uint8_t flags, std::uint32_t stream,
+                     std::string_view payload = {});
 std::string h2_settings(const std::vector<std::pair<std::uint16_t, std::uint32_t>>& settings);
 std::string h2_window_update(std::uint32_t stream, std::uint32_t increment);
 std::string h2_rst_stream(std::uint32_t stream, std::uint32_t code);
@@ -45,8 +47,10 @@ struct Frame {
 
 class RawH2 {
  public:
-  // Connects and sends the preface and these settings; nothing is answered by itself but SETTINGS and PING.
-  explicit RawH2(const std::string& address, const std::vector<std::pair<std::uint16_t, std::uint32_t>>& settings = {});
+  // Connects and sends the preface and these settings; nothing is answered by itself but SETTINGS
+  // and PING.
+  explicit RawH2(const std::string& address,
+                 const std::vector<std::pair<std::uint16_t, std::uint32_t>>& settings = {});
   ~RawH2();
   RawH2(const RawH2&) = delete;
   RawH2& operator=(const RawH2&) = delete;
@@ -56,10 +60,11 @@ class RawH2 {
   // Skips other frames until this one comes.
   Frame read_until(std::uint8_t type, std::uint32_t stream);
   Frame read_until(std::uint8_t type);
-  // Sends PING and reads frames until its answer: all that was sent before has been processed by then, and these frames
-  // are what it led to.
+  // Sends PING and reads frames until its answer: all that was sent before has been processed by
+  // then, and these frames are what it led to.
   std::vector<Frame> barrier();
-  // Reads until the connection ends; the code of the GOAWAY before that, NGHTTP2_NO_ERROR without one.
+  // Reads until the connection ends; the code of the GOAWAY before that, NGHTTP2_NO_ERROR without
+  // one.
   std::uint32_t read_goaway_and_end();
   // The fields of a HEADERS frame. Every one must be decoded, in order, or the next ones cannot be.
   Fields decode(const Frame& headers);

@@ -16,7 +16,8 @@ char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c
 std::string_view name_of(Protocol protocol) { return protocol == Protocol::kHttp1 ? "H1" : "H2"; }
 
 bool equal_case_blind(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) { return lower(x) == lower(y); });
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](char x, char y) { return lower(x) == lower(y); });
 }
 
 std::string Fields::value(std::string_view name) const {
@@ -26,8 +27,8 @@ std::string Fields::value(std::string_view name) const {
 }
 
 std::size_t Fields::count(std::string_view name) const {
-  return static_cast<std::size_t>(
-      std::count_if(begin(), end(), [&](const Field& field) { return equal_case_blind(field.name, name); }));
+  return static_cast<std::size_t>(std::count_if(
+      begin(), end(), [&](const Field& field) { return equal_case_blind(field.name, name); }));
 }
 
 std::string Stream::read_body() {
@@ -40,7 +41,8 @@ std::string Stream::read_body() {
 void Stream::send(const Request& request) {
   const bool end = request.body.empty() && request.trailers.empty();
   Head head = request.head();
-  if (!end && request.trailers.empty() && !head.fields.has("content-length") && !head.fields.has("transfer-encoding"))
+  if (!end && request.trailers.empty() && !head.fields.has("content-length") &&
+      !head.fields.has("transfer-encoding"))
     head.fields.push_back({"content-length", std::to_string(request.body.size())});
   send_head(head, end);
   if (end) return;
@@ -51,7 +53,8 @@ void Stream::send(const Request& request) {
 void Stream::send(const Response& response) {
   const bool end = response.body.empty() && response.trailers.empty();
   Head head{.status = response.status, .fields = response.fields};
-  if (!end && response.trailers.empty() && !head.fields.has("content-length") && !head.fields.has("transfer-encoding"))
+  if (!end && response.trailers.empty() && !head.fields.has("content-length") &&
+      !head.fields.has("transfer-encoding"))
     head.fields.push_back({"content-length", std::to_string(response.body.size())});
   send_head(head, end);
   if (end) return;
@@ -69,7 +72,10 @@ Response Stream::read_response() {
 }
 
 Request Stream::read_request_body(const Head& head) {
-  Request request{.method = head.method, .target = head.target, .authority = head.authority, .fields = head.fields};
+  Request request{.method = head.method,
+                  .target = head.target,
+                  .authority = head.authority,
+                  .fields = head.fields};
   request.body = read_body();
   request.trailers = trailers();
   return request;
@@ -106,7 +112,8 @@ std::uint64_t read_pattern(Stream& stream, Pattern& pattern) {
   std::vector<char> chunk(kChunk);
   while (std::size_t size = stream.read(chunk.data(), chunk.size()))
     if (!pattern.matches(chunk.data(), size))
-      throw HarnessError("the body differs within " + std::to_string(size) + " bytes after " + std::to_string(pattern.position()));
+      throw HarnessError("the body differs within " + std::to_string(size) + " bytes after " +
+                         std::to_string(pattern.position()));
   return pattern.position();
 }
 

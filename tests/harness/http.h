@@ -1,5 +1,5 @@
-// Plain values for HTTP messages, the same for both versions: what clients send and read, what origins answer.
-// Invariant: fields keep their order and their case as they were on the wire.
+// Plain values for HTTP messages, the same for both versions: what clients send and read, what
+// origins answer. Invariant: fields keep their order and their case as they were on the wire.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ enum class Protocol { kHttp1, kHttp2 };
 // For parameterised tests: "kHttp1" prints as "H1".
 std::string_view name_of(Protocol protocol);
 
-// A wait that took too long, a connection that ended too early, a message that makes no sense. Thrown out of a test's
-// body it fails that test; in an origin's script it ends that connection.
+// A wait that took too long, a connection that ended too early, a message that makes no sense.
+// Thrown out of a test's body it fails that test; in an origin's script it ends that connection.
 class HarnessError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -58,7 +58,9 @@ struct Request {
   std::string body = {};
   Fields trailers = {};
 
-  Head head() const { return {.method = method, .target = target, .authority = authority, .fields = fields}; }
+  Head head() const {
+    return {.method = method, .target = target, .authority = authority, .fields = fields};
+  }
 };
 
 struct Response {
@@ -71,14 +73,14 @@ struct Response {
 
 bool equal_case_blind(std::string_view a, std::string_view b);
 
-// One request and its response seen from one side, over either protocol, blocking with deadlines. A client sends a head
-// and a body and reads the others'; an origin's handler the other way round.
+// One request and its response seen from one side, over either protocol, blocking with deadlines. A
+// client sends a head and a body and reads the others'; an origin's handler the other way round.
 class Stream {
  public:
   virtual ~Stream() = default;
 
-  // `end`: nothing follows. With HTTP/1, a body without a content-length field is chunked. A status of 1xx may be sent
-  // before the final head.
+  // `end`: nothing follows. With HTTP/1, a body without a content-length field is chunked. A status
+  // of 1xx may be sent before the final head.
   virtual void send_head(const Head& head, bool end) = 0;
   virtual void write(std::string_view bytes) = 0;
   virtual void finish(const Fields& trailers = {}) = 0;
@@ -98,7 +100,8 @@ class Stream {
   Request read_request_body(const Head& head);
 };
 
-// A long body that needs no memory: byte i is a function of i and the seed, so either side can check every byte.
+// A long body that needs no memory: byte i is a function of i and the seed, so either side can
+// check every byte.
 class Pattern {
  public:
   explicit Pattern(std::uint64_t seed) : seed_(seed) {}

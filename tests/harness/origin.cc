@@ -10,7 +10,8 @@
 
 namespace outrider::test {
 
-Origin::Origin(Script script, const std::string& address) : script_(std::move(script)), listener_(1024, address) {
+Origin::Origin(Script script, const std::string& address)
+    : script_(std::move(script)), listener_(1024, address) {
   acceptor_ = std::thread([this] { accept_all(); });
 }
 
@@ -30,8 +31,8 @@ Origin Origin::answering(int status, std::string body) {
   return Origin([status, body = std::move(body)](RawClient& connection, int) {
     while (!connection.peek(1).empty()) {
       const Request request = connection.read_request();
-      std::string answer = "HTTP/1.1 " + std::to_string(status) + " Status\r\nContent-Length: " +
-                           std::to_string(body.size()) + "\r\n\r\n";
+      std::string answer = "HTTP/1.1 " + std::to_string(status) +
+                           " Status\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n";
       if (request.method != "HEAD") answer += body;
       connection.send(answer);
     }
@@ -75,16 +76,19 @@ int Origin::connections() const {
 
 void Origin::wait_connections(int count) {
   std::unique_lock lock(mutex_);
-  if (!changed_.wait_for(lock, patience(), [&] { return static_cast<int>(connections_.size()) >= count; }))
+  if (!changed_.wait_for(lock, patience(),
+                         [&] { return static_cast<int>(connections_.size()) >= count; }))
     throw HarnessError("only " + std::to_string(connections_.size()) + " connections came");
 }
 
 std::string Origin::received(int number) {
   std::unique_lock lock(mutex_);
   const auto over = [&] {
-    return static_cast<std::size_t>(number) < connections_.size() && connections_[static_cast<std::size_t>(number)]->done;
+    return static_cast<std::size_t>(number) < connections_.size() &&
+           connections_[static_cast<std::size_t>(number)]->done;
   };
-  if (!changed_.wait_for(lock, patience(), over)) throw HarnessError("connection " + std::to_string(number) + " is not over");
+  if (!changed_.wait_for(lock, patience(), over))
+    throw HarnessError("connection " + std::to_string(number) + " is not over");
   return connections_[static_cast<std::size_t>(number)]->raw.received();
 }
 
@@ -113,7 +117,9 @@ HttpOrigin::HttpOrigin(Handler handler, H2Connection::Options options, const std
     : shared_(std::make_unique<Shared>()) {
   shared_->handler = std::move(handler);
   shared_->options = std::move(options);
-  origin_ = std::make_unique<Origin>([shared = shared_.get()](RawClient& connection, int) { serve(*shared, connection); }, address);
+  origin_ = std::make_unique<Origin>(
+      [shared = shared_.get()](RawClient& connection, int) { serve(*shared, connection); },
+      address);
 }
 
 HttpOrigin::~HttpOrigin() {
@@ -138,7 +144,9 @@ HttpOrigin HttpOrigin::echoing() {
   return HttpOrigin([](Stream& stream, const Head& head) {
     Request request = stream.read_request_body(head);
     stream.send(Response{.status = 200,
-                         .fields = {{"x-method", head.method}, {"x-target", head.target}, {"x-authority", head.authority}},
+                         .fields = {{"x-method", head.method},
+                                    {"x-target", head.target},
+                                    {"x-authority", head.authority}},
                          .body = head.method == "HEAD" ? std::string() : std::move(request.body),
                          .trailers = std::move(request.trailers)});
   });
@@ -156,7 +164,8 @@ std::vector<Head> HttpOrigin::heads() const {
 
 void HttpOrigin::wait_requests(int count) {
   std::unique_lock lock(shared_->mutex);
-  if (!shared_->changed.wait_for(lock, patience(), [&] { return static_cast<int>(shared_->heads.size()) >= count; }))
+  if (!shared_->changed.wait_for(lock, patience(),
+                                 [&] { return static_cast<int>(shared_->heads.size()) >= count; }))
     throw HarnessError("only " + std::to_string(shared_->heads.size()) + " requests came");
 }
 
@@ -210,8 +219,8 @@ void HttpOrigin::serve_h2(Shared& shared, RawClient& connection) {
     }).detach();
   };
   // The socket stays the raw connection's, so that stopping the origin ends it too.
-  H2Connection h2(Socket(::dup(connection.socket().fd())), H2Connection::Role::kServer, shared.options,
-                  connection.take_buffer(), on_stream);
+  H2Connection h2(Socket(::dup(connection.socket().fd())), H2Connection::Role::kServer,
+                  shared.options, connection.take_buffer(), on_stream);
   {
     const std::lock_guard lock(shared.mutex);
     shared.open_h2.push_back(&h2);

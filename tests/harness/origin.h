@@ -1,6 +1,7 @@
-// Servers under a test's control. Origin is a raw one: a script gets each connection, byte by byte. HttpOrigin speaks
-// HTTP/1.1 and HTTP/2 on one port, whichever the first bytes say, and calls a handler for each request.
-// Invariant: every connection and every handler has a thread of its own, all over before the server is gone.
+// Servers under a test's control. Origin is a raw one: a script gets each connection, byte by byte.
+// HttpOrigin speaks HTTP/1.1 and HTTP/2 on one port, whichever the first bytes say, and calls a
+// handler for each request. Invariant: every connection and every handler has a thread of its own,
+// all over before the server is gone.
 #pragma once
 
 #include <condition_variable>
@@ -20,7 +21,8 @@ namespace outrider::test {
 
 class Origin {
  public:
-  // Runs for each accepted connection; `number` counts them from 0. The connection ends when it returns.
+  // Runs for each accepted connection; `number` counts them from 0. The connection ends when it
+  // returns.
   using Script = std::function<void(RawClient& connection, int number)>;
 
   explicit Origin(Script script, const std::string& address = "127.0.0.1:0");
@@ -67,12 +69,14 @@ class HttpOrigin {
   // Reads the body from the stream and writes the response to it. It runs on a thread of its own.
   using Handler = std::function<void(Stream& stream, const Head& request)>;
 
-  explicit HttpOrigin(Handler handler, H2Connection::Options options = {}, const std::string& address = "127.0.0.1:0");
+  explicit HttpOrigin(Handler handler, H2Connection::Options options = {},
+                      const std::string& address = "127.0.0.1:0");
   ~HttpOrigin();
 
   // Reads each request to its end and answers alike.
   static HttpOrigin answering(Response response);
-  // Answers with the request's body and trailers; the request's head is in x-method, x-target and x-authority.
+  // Answers with the request's body and trailers; the request's head is in x-method, x-target and
+  // x-authority.
   static HttpOrigin echoing();
 
   const std::string& address() const { return origin_->address(); }

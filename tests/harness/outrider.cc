@@ -66,7 +66,8 @@ void read_lines(int fd, OnLine on_line) {
   for (ssize_t size = 0; (size = ::read(fd, chunk, sizeof chunk)) > 0;) {
     pending.append(chunk, static_cast<std::size_t>(size));
     std::size_t begin = 0;
-    for (std::size_t end = 0; (end = pending.find('\n', begin)) != std::string::npos; begin = end + 1)
+    for (std::size_t end = 0; (end = pending.find('\n', begin)) != std::string::npos;
+         begin = end + 1)
       on_line(std::string_view(pending).substr(begin, end - begin));
     pending.erase(0, begin);
   }
@@ -78,11 +79,14 @@ int exit_code_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 
 
 std::string substitute(std::string text, const Outrider::Substitutions& substitutions) {
   // Longer names first, so that $ORIGIN does not eat the start of $ORIGIN2.
-  std::vector<std::pair<std::string, std::string>> ordered(substitutions.begin(), substitutions.end());
-  std::sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
+  std::vector<std::pair<std::string, std::string>> ordered(substitutions.begin(),
+                                                           substitutions.end());
+  std::sort(ordered.begin(), ordered.end(),
+            [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
   for (const auto& [name, value] : ordered) {
     const std::string variable = "$" + name;
-    for (std::size_t at = 0; (at = text.find(variable, at)) != std::string::npos; at += value.size())
+    for (std::size_t at = 0; (at = text.find(variable, at)) != std::string::npos;
+         at += value.size())
       text.replace(at, variable.size(), value);
   }
   return text;
@@ -122,7 +126,8 @@ Series parse_series(std::string_view text) {
 }
 
 bool contains(const Series& all, const Series& asked) {
-  return all.name == asked.name && std::all_of(asked.labels.begin(), asked.labels.end(), [&](const auto& label) {
+  return all.name == asked.name &&
+         std::all_of(asked.labels.begin(), asked.labels.end(), [&](const auto& label) {
            const auto found = all.labels.find(label.first);
            return found != all.labels.end() && found->second == label.second;
          });
@@ -155,7 +160,8 @@ CommandResult run_outrider(const std::vector<std::string>& arguments, std::strin
   CommandResult result;
   const auto drain = [](int fd, std::string& into) {
     char chunk[16 * 1024];
-    for (ssize_t size = 0; (size = ::read(fd, chunk, sizeof chunk)) > 0;) into.append(chunk, static_cast<std::size_t>(size));
+    for (ssize_t size = 0; (size = ::read(fd, chunk, sizeof chunk)) > 0;)
+      into.append(chunk, static_cast<std::size_t>(size));
     ::close(fd);
   };
   std::thread read_out([&] { drain(out.read, result.out); });
@@ -229,7 +235,8 @@ std::string dedent(std::string_view text) {
   return result;
 }
 
-Outrider::Outrider(std::string_view yaml, const Substitutions& substitutions) : Outrider(yaml, substitutions, Options{}) {}
+Outrider::Outrider(std::string_view yaml, const Substitutions& substitutions)
+    : Outrider(yaml, substitutions, Options{}) {}
 
 Outrider::Outrider(std::string_view yaml, const Substitutions& substitutions, Options options) {
   Substitutions all = substitutions;
@@ -237,7 +244,8 @@ Outrider::Outrider(std::string_view yaml, const Substitutions& substitutions, Op
   all.emplace("FOLDER", folder_.path());
   yaml_ = substitute(dedent(yaml), all);
   if (!has_key(yaml_, "admin:")) yaml_ += "admin: { address: \"127.0.0.1:0\" }\n";
-  if (!has_key(yaml_, "telemetry:")) yaml_ += "telemetry: { access_log: json, metrics: { address: \"127.0.0.1:0\" } }\n";
+  if (!has_key(yaml_, "telemetry:"))
+    yaml_ += "telemetry: { access_log: json, metrics: { address: \"127.0.0.1:0\" } }\n";
   folder_.write("outrider.yaml", yaml_);
   for (const auto& [name, content] : options.files) folder_.write(name, substitute(content, all));
   start(options);
@@ -259,7 +267,8 @@ Outrider::Outrider(std::string_view yaml, const Substitutions& substitutions, Op
 void Outrider::start(const Options& options) {
   Pipe out;
   Pipe err;
-  std::vector<std::string> arguments{"run", config_path(), "--no-watch", "--workers", std::to_string(options.workers)};
+  std::vector<std::string> arguments{"run", config_path(), "--no-watch", "--workers",
+                                     std::to_string(options.workers)};
   arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
   pid_ = spawn(arguments, -1, out.write, err.write);
   ::close(out.write);
@@ -268,8 +277,7 @@ void Outrider::start(const Options& options) {
   output_reader_ = std::thread([this, fd = out.read] { read_output(fd); });
   waiter_ = std::thread([this] {
     int status = 0;
-    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
+    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {}
     const std::lock_guard lock(mutex_);
     exited_ = true;
     exit_code_ = exit_code_of(status);
@@ -286,7 +294,8 @@ void Outrider::read_errors(int fd) {
     if (line.starts_with(kListening)) {
       const std::string_view rest = line.substr(kListening.size());
       const std::size_t space = rest.rfind(' ');
-      if (space != std::string_view::npos) addresses_[std::string(rest.substr(0, space))] = rest.substr(space + 1);
+      if (space != std::string_view::npos)
+        addresses_[std::string(rest.substr(0, space))] = rest.substr(space + 1);
     }
     changed_.notify_all();
   });
@@ -301,7 +310,9 @@ void Outrider::read_output(int fd) {
     const auto json = nlohmann::json::parse(line, nullptr, false);
     if (json.is_object()) {
       for (const auto& [key, value] : json.items())
-        values[key] = value.is_null() ? "" : value.is_string() ? value.get<std::string>() : value.dump();
+        values[key] = value.is_null()     ? ""
+                      : value.is_string() ? value.get<std::string>()
+                                          : value.dump();
     } else {
       values["line"] = line;
     }
@@ -346,16 +357,21 @@ bool Outrider::reap(std::chrono::milliseconds within) {
 
 std::string Outrider::address(const std::string& listener) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, patience(), [&] { return addresses_.contains(listener) || ready_ || errors_over_; });
+  changed_.wait_for(lock, patience(),
+                    [&] { return addresses_.contains(listener) || ready_ || errors_over_; });
   const auto found = addresses_.find(listener);
-  if (found == addresses_.end()) throw HarnessError("no listener '" + listener + "' in:\n" + errors_);
+  if (found == addresses_.end())
+    throw HarnessError("no listener '" + listener + "' in:\n" + errors_);
   return found->second;
 }
 
-std::string Outrider::surface(const std::string& name, const std::string& target, const std::string& accept) {
+std::string Outrider::surface(const std::string& name, const std::string& target,
+                              const std::string& accept) {
   Client client(address(name));
-  const Response response = client.request({.target = target, .authority = address(name), .fields = {{"accept", accept}}});
-  if (response.status != 200) throw HarnessError(target + " answered " + std::to_string(response.status));
+  const Response response = client.request(
+      {.target = target, .authority = address(name), .fields = {{"accept", accept}}});
+  if (response.status != 200)
+    throw HarnessError(target + " answered " + std::to_string(response.status));
   return response.body;
 }
 
@@ -366,8 +382,10 @@ double Outrider::metric(const std::string& series) {
   for (std::string line; std::getline(text, line);) {
     if (line.empty() || line.starts_with('#')) continue;
     // Label values may hold spaces: the value stands behind the labels.
-    const std::size_t space = line.find(' ', line.find('{') == std::string::npos ? 0 : line.rfind('}'));
-    if (space != std::string::npos && contains(parse_series(std::string_view(line).substr(0, space)), asked))
+    const std::size_t space =
+        line.find(' ', line.find('{') == std::string::npos ? 0 : line.rfind('}'));
+    if (space != std::string::npos &&
+        contains(parse_series(std::string_view(line).substr(0, space)), asked))
       sum += std::strtod(line.c_str() + space, nullptr);
   }
   return sum;
@@ -384,14 +402,16 @@ double Outrider::await_metric(const std::string& series, double value) {
 }
 
 Response Outrider::admin(const std::string& target, const std::string& method) {
-  return Client(address("admin")).request({.method = method, .target = target, .authority = address("admin")});
+  return Client(address("admin"))
+      .request({.method = method, .target = target, .authority = address("admin")});
 }
 
 std::vector<Outrider::LogLine> Outrider::log(std::size_t at_least) {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, patience(), [&] { return log_.size() >= at_least || output_over_; });
   if (log_.size() < at_least)
-    throw HarnessError("only " + std::to_string(log_.size()) + " access log lines; stderr:\n" + errors_);
+    throw HarnessError("only " + std::to_string(log_.size()) + " access log lines; stderr:\n" +
+                       errors_);
   return log_;
 }
 
@@ -402,8 +422,10 @@ std::string Outrider::errors() {
 
 void Outrider::await_error(std::string_view text) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, patience(), [&] { return errors_.find(text) != std::string::npos || errors_over_; });
-  if (errors_.find(text) == std::string::npos) throw HarnessError("'" + std::string(text) + "' is not in:\n" + errors_);
+  changed_.wait_for(lock, patience(),
+                    [&] { return errors_.find(text) != std::string::npos || errors_over_; });
+  if (errors_.find(text) == std::string::npos)
+    throw HarnessError("'" + std::string(text) + "' is not in:\n" + errors_);
 }
 
 void Outrider::signal(int number) const { kill(pid_, number); }
@@ -429,7 +451,9 @@ std::size_t Outrider::resident_bytes() const {
 
 std::size_t Outrider::descriptors() const {
   std::size_t count = 0;
-  for ([[maybe_unused]] const auto& entry : fs::directory_iterator("/proc/" + std::to_string(pid_) + "/fd")) ++count;
+  for ([[maybe_unused]] const auto& entry :
+       fs::directory_iterator("/proc/" + std::to_string(pid_) + "/fd"))
+    ++count;
   return count;
 }
 

@@ -1,6 +1,6 @@
-// The built binary on a configuration, as a child process: the thing under test of every integration test.
-// Invariant: a test that lets it go sees it end cleanly; anything else (a crash, a sanitizer's report, a hang) fails that
-// test with what the process wrote.
+// The built binary on a configuration, as a child process: the thing under test of every
+// integration test. Invariant: a test that lets it go sees it end cleanly; anything else (a crash,
+// a sanitizer's report, a hang) fails that test with what the process wrote.
 #pragma once
 
 #include <sys/types.h>
@@ -21,7 +21,8 @@ namespace outrider::test {
 
 // The path of the binary under test; OUTRIDER_BINARY overrides the one of this build.
 std::string outrider_binary();
-// True where the binary is a release build: the tests that need its speed or its memory figures ask.
+// True where the binary is a release build: the tests that need its speed or its memory figures
+// ask.
 bool release_build();
 
 // One run of a command to its end.
@@ -53,17 +54,19 @@ std::string dedent(std::string_view text);
 class Outrider {
  public:
   using Substitutions = std::map<std::string, std::string>;
-  using LogLine = std::map<std::string, std::string>;  // values as text; strings without quotes, null as ""
+  using LogLine =
+      std::map<std::string, std::string>;  // values as text; strings without quotes, null as ""
 
   struct Options {
     int workers = 2;
-    std::vector<std::string> arguments = {};       // after `run FILE`
+    std::vector<std::string> arguments = {};        // after `run FILE`
     std::map<std::string, std::string> files = {};  // beside the configuration, by relative name
     bool await_ready = true;
   };
 
-  // $NAME in the YAML stands for a substitution; $REFUSING for an address where connecting is refused. Unless the YAML
-  // says otherwise, the admin and metrics surfaces are on free ports and the access log is JSON.
+  // $NAME in the YAML stands for a substitution; $REFUSING for an address where connecting is
+  // refused. Unless the YAML says otherwise, the admin and metrics surfaces are on free ports and
+  // the access log is JSON.
   explicit Outrider(std::string_view yaml, const Substitutions& substitutions = {});
   Outrider(std::string_view yaml, const Substitutions& substitutions, Options options);
   ~Outrider();
@@ -77,7 +80,8 @@ class Outrider {
   }
   RawClient raw(const std::string& listener = "main") { return RawClient(address(listener)); }
 
-  // The sum of all series that have these labels: metric("outrider_requests_total{service='shop',code='200'}"); 0 if none.
+  // The sum of all series that have these labels:
+  // metric("outrider_requests_total{service='shop',code='200'}"); 0 if none.
   double metric(const std::string& series);
   // Polls until the metric has the value; the last value seen, for EXPECT_EQ.
   double await_metric(const std::string& series, double value);
@@ -112,7 +116,8 @@ class Outrider {
   void read_errors(int fd);
   void read_output(int fd);
   bool reap(std::chrono::milliseconds within);
-  std::string surface(const std::string& name, const std::string& target, const std::string& accept);
+  std::string surface(const std::string& name, const std::string& target,
+                      const std::string& accept);
   std::string last_errors();
 
   TemporaryFolder folder_;

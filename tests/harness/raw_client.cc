@@ -27,7 +27,8 @@ std::string_view trim(std::string_view text) {
 // "NAME: value" without its CRLF.
 Field parse_field(std::string_view line) {
   const std::size_t colon = line.find(':');
-  if (colon == std::string_view::npos || colon == 0 || line.find_first_of("\r\n") != std::string_view::npos)
+  if (colon == std::string_view::npos || colon == 0 ||
+      line.find_first_of("\r\n") != std::string_view::npos)
     throw HarnessError("not a field: '" + std::string(line) + "'");
   return {std::string(line.substr(0, colon)), std::string(trim(line.substr(colon + 1)))};
 }
@@ -66,7 +67,8 @@ bool RawClient::fill() {
   char chunk[64 * 1024];
   const std::size_t size = socket_.receive(chunk, sizeof chunk);
   buffer_.append(chunk, size);
-  if (received_.size() < kRemembered) received_.append(chunk, std::min(size, kRemembered - received_.size()));
+  if (received_.size() < kRemembered)
+    received_.append(chunk, std::min(size, kRemembered - received_.size()));
   return size > 0;
 }
 
@@ -86,7 +88,9 @@ std::string RawClient::read_until(std::string_view delimiter) {
 
 std::string RawClient::read_exactly(std::size_t size) {
   while (buffer_.size() < size)
-    if (!fill()) throw HarnessError("the peer ended after " + std::to_string(buffer_.size()) + " of " + std::to_string(size));
+    if (!fill())
+      throw HarnessError("the peer ended after " + std::to_string(buffer_.size()) + " of " +
+                         std::to_string(size));
   return take(size);
 }
 
@@ -96,8 +100,7 @@ std::string RawClient::read_some() {
 }
 
 std::string RawClient::read_all() {
-  while (fill()) {
-  }
+  while (fill()) {}
   return take(buffer_.size());
 }
 
@@ -107,11 +110,12 @@ Socket::End RawClient::read_end() {
   return socket_.end();
 }
 
-bool RawClient::quiet(std::chrono::milliseconds time) { return buffer_.empty() && !socket_.readable(time); }
+bool RawClient::quiet(std::chrono::milliseconds time) {
+  return buffer_.empty() && !socket_.readable(time);
+}
 
 std::string_view RawClient::peek(std::size_t size) {
-  while (buffer_.size() < size && fill()) {
-  }
+  while (buffer_.size() < size && fill()) {}
   return std::string_view(buffer_).substr(0, size);
 }
 
@@ -138,9 +142,11 @@ void RawClient::begin_body(const Head& head, std::string_view request_method) {
   trailers_.clear();
   const bool response = head.status != 0;
   const Fields& fields = head.fields;
-  if (fields.count("content-length") > 1 || (fields.has("content-length") && fields.has("transfer-encoding")))
+  if (fields.count("content-length") > 1 ||
+      (fields.has("content-length") && fields.has("transfer-encoding")))
     throw HarnessError("two framings in one head");
-  if (response && (request_method == "HEAD" || head.status < 200 || head.status == 204 || head.status == 304)) {
+  if (response &&
+      (request_method == "HEAD" || head.status < 200 || head.status == 204 || head.status == 304)) {
     framing_ = Framing::kNone;
   } else if (fields.has("transfer-encoding")) {
     if (!equal_case_blind(fields.value("transfer-encoding"), "chunked"))
@@ -202,7 +208,10 @@ Response RawClient::read_response(std::string_view method) {
 
 Request RawClient::read_request() {
   const Head head = read_head();
-  Request request{.method = head.method, .target = head.target, .authority = head.authority, .fields = head.fields};
+  Request request{.method = head.method,
+                  .target = head.target,
+                  .authority = head.authority,
+                  .fields = head.fields};
   begin_body(head, head.method);
   char chunk[16 * 1024];
   while (std::size_t size = read_body_part(chunk, sizeof chunk)) request.body.append(chunk, size);

@@ -1,6 +1,7 @@
-// One connection under a test's control, byte by byte: the client of hostile tests, and the connection that an Origin's
-// script gets. Reads HTTP/1 messages strictly enough to notice what a lenient client would hide.
-// Invariant: bytes that were received and not yet asked for stay in the buffer, in order.
+// One connection under a test's control, byte by byte: the client of hostile tests, and the
+// connection that an Origin's script gets. Reads HTTP/1 messages strictly enough to notice what a
+// lenient client would hide. Invariant: bytes that were received and not yet asked for stay in the
+// buffer, in order.
 #pragma once
 
 #include <chrono>
@@ -19,7 +20,9 @@ class RawClient {
   explicit RawClient(Socket socket) : socket_(std::move(socket)) {}
 
   void send(std::string_view bytes) { socket_.send(bytes); }
-  bool try_send(std::string_view bytes, std::chrono::milliseconds within) { return socket_.try_send(bytes, within); }
+  bool try_send(std::string_view bytes, std::chrono::milliseconds within) {
+    return socket_.try_send(bytes, within);
+  }
   void shutdown_write() { socket_.shutdown_write(); }
   void reset() { socket_.reset(); }
   void close() { socket_.close(); }
@@ -31,7 +34,8 @@ class RawClient {
   std::string read_some();
   // Everything up to the peer's end.
   std::string read_all();
-  // Waits for the peer to end without sending another byte. How it ended; throws if bytes came instead.
+  // Waits for the peer to end without sending another byte. How it ended; throws if bytes came
+  // instead.
   Socket::End read_end();
   // True if nothing came, neither a byte nor an end, for that long.
   bool quiet(std::chrono::milliseconds time);
@@ -46,7 +50,8 @@ class RawClient {
   // A whole request.
   Request read_request();
 
-  // Piecewise bodies: begin_body() after a head says how the body is framed; then read_body_part() until it gives 0.
+  // Piecewise bodies: begin_body() after a head says how the body is framed; then read_body_part()
+  // until it gives 0.
   void begin_body(const Head& head, std::string_view request_method);
   std::size_t read_body_part(char* into, std::size_t room);
   const Fields& trailers() const { return trailers_; }

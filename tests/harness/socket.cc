@@ -28,7 +28,9 @@ struct SocketAddress {
   sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
 };
 
-[[noreturn]] void fail(const std::string& what) { throw HarnessError(what + ": " + std::strerror(errno)); }
+[[noreturn]] void fail(const std::string& what) {
+  throw HarnessError(what + ": " + std::strerror(errno));
+}
 
 SocketAddress parse(const std::string& text) {
   SocketAddress address;
@@ -84,7 +86,8 @@ std::string local_name(int fd) {
 // False when the time is over.
 bool wait_for(int fd, short events, Clock::time_point deadline) {
   for (;;) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
     pollfd waiting{fd, events, 0};
     const int ready = poll(&waiting, 1, left > 0 ? static_cast<int>(left) : 0);
     if (ready > 0) return true;
@@ -137,7 +140,8 @@ Socket Socket::connect(const std::string& address) {
   if (connecting.fd_ < 0) fail("socket");
   if (::connect(connecting.fd_, peer.get(), peer.size) == 0) return connecting;
   if (errno != EINPROGRESS) fail("connect " + address);
-  if (!wait_for(connecting.fd_, POLLOUT, Clock::now() + patience())) throw HarnessError("connect " + address + ": no answer");
+  if (!wait_for(connecting.fd_, POLLOUT, Clock::now() + patience()))
+    throw HarnessError("connect " + address + ": no answer");
   int error = 0;
   socklen_t size = sizeof error;
   getsockopt(connecting.fd_, SOL_SOCKET, SO_ERROR, &error, &size);
@@ -204,7 +208,8 @@ void Socket::close() {
 
 std::string Socket::local_address() const { return local_name(fd_); }
 
-ListeningSocket::ListeningSocket(int backlog, const std::string& address) : fd_(bound_socket(address)) {
+ListeningSocket::ListeningSocket(int backlog, const std::string& address)
+    : fd_(bound_socket(address)) {
   if (listen(fd_, backlog) != 0) fail("listen");
   address_ = local_name(fd_);
 }

@@ -9,8 +9,8 @@
 
 namespace outrider::test {
 
-// How long anything may take that must happen: OUTRIDER_TEST_PATIENCE seconds, 30 without it. It is generous, since
-// sanitizers and busy machines are slow, and only ever spent by a test that fails.
+// How long anything may take that must happen: OUTRIDER_TEST_PATIENCE seconds, 30 without it. It is
+// generous, since sanitizers and busy machines are slow, and only ever spent by a test that fails.
 std::chrono::milliseconds patience();
 
 class Socket {
@@ -83,7 +83,8 @@ class RefusingPort {
   std::string address_;
 };
 
-// An address where connecting gets no answer: a listener whose queue is full, so the kernel drops each SYN.
+// An address where connecting gets no answer: a listener whose queue is full, so the kernel drops
+// each SYN.
 class Blackhole {
  public:
   Blackhole();

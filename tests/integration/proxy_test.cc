@@ -1,5 +1,5 @@
-// The first things a proxy must do, over every pair of protocols: carry a request and its answer, name what it refuses,
-// count and log it, end cleanly.
+// The first things a proxy must do, over every pair of protocols: carry a request and its answer,
+// name what it refuses, count and log it, end cleanly.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -36,8 +36,10 @@ TEST_P(AnyProtocolPair, CarriesARequestAndItsAnswer) {
   Outrider proxy(kOneService, {{"SHOP", service(shop.address())}});
   Client client = proxy.client(GetParam().downstream);
 
-  const Response response = client.request(
-      {.method = "POST", .target = "/cart?item=1", .fields = {{"x-tenant", "acme"}}, .body = "two apples"});
+  const Response response = client.request({.method = "POST",
+                                            .target = "/cart?item=1",
+                                            .fields = {{"x-tenant", "acme"}},
+                                            .body = "two apples"});
 
   EXPECT_EQ(response.status, 200);
   EXPECT_EQ(response.body, "two apples");
@@ -83,12 +85,15 @@ TEST_P(AnyProtocolPair, CountsAndLogsEachRequestOnce) {
   EXPECT_EQ(line.at("status"), "200");
   EXPECT_EQ(line.at("reason"), "ok");
   EXPECT_EQ(line.at("route"), "all");
-  EXPECT_EQ(proxy.await_metric("outrider_requests_total{service='shop',code='200',reason='ok'}", 1), 1);
+  EXPECT_EQ(proxy.await_metric("outrider_requests_total{service='shop',code='200',reason='ok'}", 1),
+            1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Proxy, AnyProtocolPair,
-                         testing::Values(Pair{Protocol::kHttp1, Protocol::kHttp1}, Pair{Protocol::kHttp1, Protocol::kHttp2},
-                                         Pair{Protocol::kHttp2, Protocol::kHttp1}, Pair{Protocol::kHttp2, Protocol::kHttp2}),
+                         testing::Values(Pair{Protocol::kHttp1, Protocol::kHttp1},
+                                         Pair{Protocol::kHttp1, Protocol::kHttp2},
+                                         Pair{Protocol::kHttp2, Protocol::kHttp1},
+                                         Pair{Protocol::kHttp2, Protocol::kHttp2}),
                          [](const auto& tested) {
                            return std::string(name_of(tested.param.downstream)) + "To" +
                                   std::string(name_of(tested.param.upstream));
