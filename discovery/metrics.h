@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,34 @@ enum class AttemptResult : std::uint8_t { kOk, kConnectFailure, kConnectTimeout,
 enum class ConnectionState : std::uint8_t { kConnecting, kIdle, kActive, kCount };
 enum class RefusedLimit : std::uint8_t { kConnections, kPerClient, kPending, kRequests, kRetries, kResets, kControlFrames, kHeaders, kHandshake, kOther, kCount };
 
+// Writes families in Prometheus' text format, or OpenMetrics'. A family's samples follow it at once; a counter is named without `_total`.
+class MetricText {
+ public:
+  enum class Type : std::uint8_t { kCounter, kGauge, kHistogram };
+  struct Label {
+    std::string_view name;
+    std::string_view value;  // any text: escaped here
+  };
+  MetricText(std::string& out, bool open_metrics) : out_(out), open_metrics_(open_metrics) {}
+  void family(std::string_view name, Type type, std::string_view help);
+  void sample(std::initializer_list<Label> labels, std::uint64_t value);
+  void sample(std::initializer_list<Label> labels, std::int64_t value);
+  void sample(std::initializer_list<Label> labels, double value);
+  void histogram(std::initializer_list<Label> labels, const Histogram& histogram);
+  void end();  // `# EOF` where the format wants it
+
+ private:
+  void series(std::string_view suffix, std::initializer_list<Label> labels, std::string_view le = {});
+  void number(double value);
+  std::string& out_;
+  const bool open_metrics_;
+  std::string_view name_;
+  Type type_ = Type::kGauge;
+};
+
+// process_*: processor time, memory, descriptors, start time, from /proc.
+void render_process(MetricText& text);
+
 class Metrics {
  public:
   // One request ended.
@@ -54,7 +83,8 @@ class Metrics {
   // Prometheus text of the sum; OpenMetrics when asked (then `# EOF`). `series_limit`: at most so many request series, the rest
   // folded into route "-" and counted.
   void render(std::string& out, bool open_metrics, std::uint32_t series_limit) const;
-  // For tests and `apply`: value of one series by its exact text, e.g. outrider_requests_total{listener="main",…}.
+  // The same without process_* and end, for who has families to add.
+  void render(MetricText& text, std::uint32_t series_limit) const;
 
  private:
   struct RequestSlot {
@@ -66,10 +96,18 @@ class Metrics {
     bool used = false;
     Histogram histogram;
   };
-  std::vector<RequestSlot> requests_;    // open addressing, power of two
+  // More keys than this (an upstream that makes statuses up, times routes) are counted under route and service `-`.
+  static constexpr std::size_t kMaxRequestKeys = 32'768;
+  void count_request(const RequestKey& key, std::uint64_t count);
+  Histogram& duration(std::uint32_t route, std::uint32_t service);
+  std::size_t find_request(const RequestKey& key);
+  std::size_t find_duration(std::uint32_t route, std::uint32_t service);
+  std::vector<RequestSlot> requests_;    // open addressing, power of two; a slot is used when its count is not 0
   std::size_t request_count_ = 0;
+  std::size_t last_request_ = 0;         // most requests are like the one before
   std::vector<DurationSlot> durations_;  // open addressing
   std::size_t duration_count_ = 0;
+  std::size_t last_duration_ = 0;
   struct PerService {
     std::array<std::uint64_t, static_cast<std::size_t>(AttemptResult::kCount)> attempts{};
     std::array<std::uint64_t, kReasonCount> retries{};
@@ -77,7 +115,11 @@ class Metrics {
     std::array<std::uint64_t, static_cast<std::size_t>(RefusedLimit::kCount)> refused{};
   };
   std::vector<PerService> services_;     // by label id, grown on demand
-  std::vector<std::int64_t> downstream_;
+  struct Open {
+    std::int64_t count = 0;
+    bool seen = false;  // a gauge that fell to nothing is 0, not absent
+  };
+  std::vector<Open> downstream_;         // by label id of the listener
   PerService& service(std::uint32_t label);
 };
 
