@@ -153,8 +153,8 @@ bool Regexes::fits(const re2::RE2& regex, std::string_view text) {
 
 Conditions::Conditions(const Match& match, Regexes& regexes)
     : match_(&match),
-      none_(match.methods.empty() && match.headers.empty() && match.query.empty() &&
-            match.cookies.empty() && match.client_ip.empty()) {
+      any_(!match.methods.empty() || !match.headers.empty() || !match.query.empty() ||
+           !match.cookies.empty() || !match.client_ip.empty()) {
   const auto value_test = [&](const ValueMatch& value) {
     const bool regex = value.kind == ValueMatch::Kind::kRegex;
     return ValueTest{&value, regex ? regexes.get(value.text) : nullptr};

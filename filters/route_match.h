@@ -1,6 +1,7 @@
-// What one match says, apart from any table: does it fit a request and if not why, which of two comes first, does one
-// take everything another takes. The route table uses it for what a trie does not answer, `explain` and the shadow check
-// for everything. The order is that of config.md §3 (Precedence); file order is the caller's.
+// What one match says, apart from any table: does it fit a request and if not why, which of two
+// comes first, does one take everything another takes. The route table uses it for what a trie does
+// not answer, `explain` and the shadow check for everything. The order is that of config.md §3
+// (Precedence); file order is the caller's.
 #pragma once
 
 #include <compare>
@@ -20,7 +21,8 @@ class RE2;
 
 namespace outrider {
 
-// Compiled regexes by their text, each once. The loader has refused what does not compile; such a one fits nothing here.
+// Compiled regexes by their text, each once. The loader has refused what does not compile; such a
+// one fits nothing here.
 class Regexes {
  public:
   Regexes();
@@ -35,13 +37,15 @@ class Regexes {
   std::unordered_map<std::string_view, std::unique_ptr<re2::RE2>> by_text_;
 };
 
-// Method, headers, query, cookies and client address of one match. Views into the model, which must outlive it.
+// Method, headers, query, cookies and client address of one match. Views into the model, which must
+// outlive it.
 class Conditions {
  public:
   Conditions(const config::Match& match, Regexes& regexes);
-  bool hold(const Exchange& x) const { return none_ || all_hold(x); }
-  // The first that does not hold, `method: GET is not POST`; empty when all do. Without `echo` it holds nothing that the
-  // client sent but a method everybody knows.
+  bool any() const { return any_; }
+  bool hold(const Exchange& x) const { return !any_ || all_hold(x); }
+  // The first that does not hold, `method: GET is not POST`; empty when all do. Without `echo` it
+  // holds nothing that the client sent but a method everybody knows.
   std::string failure(const Exchange& x, bool echo) const;
 
  private:
@@ -69,7 +73,7 @@ class Conditions {
   std::string client_ip_failure(const Exchange& x, bool echo) const;
 
   const config::Match* match_;
-  bool none_;
+  bool any_;
   std::uint16_t methods_ = 0;  // bits by Method
   bool other_methods_ = false;
   std::vector<FieldTest> headers_;

@@ -1,5 +1,6 @@
-// Which routes no request can reach. Sound, not complete: it compares what is written, one match with one match, and looks at a
-// bounded number of them, so that it stays quick with many thousands of routes. Called once, by the checks of the loader's user.
+// Which routes no request can reach. Sound, not complete: it compares what is written, one match
+// with one match, and looks at a bounded number of them, so that it stays quick with many thousands
+// of routes. Called once, by the checks of the loader's user.
 #include <algorithm>
 #include <string>
 #include <unordered_map>

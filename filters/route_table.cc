@@ -1,7 +1,9 @@
-// See route_table.h. Three indexes serve all hosts of the listener: host names, whole paths by (bucket, path), and trie edges by
-// (node, segment). A bucket is one host pattern (with its port, if written) at one priority; it has a trie of segments, a
-// list of regexes and a list of matches without path. What stands at one place is a slot: a run of candidates, best first.
-// Invariant: a search asks the slots that fit in the order of precedence, so the first candidate that holds wins.
+// See route_table.h. Three indexes serve all hosts of the listener: host names, whole paths by
+// (bucket, path), and trie edges by (node, segment). A bucket is one host pattern (with its port,
+// if written) at one priority; it has a trie of segments, a list of regexes and a list of matches
+// without path. What stands at one place is a slot: a run of candidates, best first. Invariant: a
+// search asks the slots that fit in the order of precedence, so the first candidate that holds
+// wins.
 #include "filters/route_table.h"
 
 #include <re2/re2.h>
@@ -23,6 +25,13 @@ using config::Match;
 using config::PathMatch;
 
 constexpr std::uint32_t kNone = TextIndex::kNone;
+
+// What a search needs of a candidate; the same index in `candidates` has the rest.
+struct Entry {
+  const Match* match;
+  std::uint32_t route;
+  bool conditional;
+};
 
 struct Candidate {
   std::uint32_t route;
@@ -115,6 +124,7 @@ struct RouteTable::Impl {
   const config::Config& config;
   Regexes regexes;
   std::vector<Candidate> candidates;  // by slot, and in it by precedence
+  std::vector<Entry> entries;         // of the candidates
   std::vector<Slot> slots;
   std::vector<Node> nodes;
   std::vector<Bucket> buckets;
@@ -275,10 +285,13 @@ void RouteTable::Impl::sort_into_slots() {
       candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
         return a.slot != b.slot ? a.slot < b.slot : compare_conditions(*a.match, *b.match) < 0;
       });
+  entries.reserve(candidates.size());
   for (std::uint32_t i = 0; i < candidates.size(); ++i) {
     Slot& slot = slots[candidates[i].slot];
     if (slot.end == 0) slot.begin = i;
     slot.end = i + 1;
+    const Candidate& candidate = candidates[i];
+    entries.push_back({candidate.match, candidate.route, candidate.conditions.any()});
   }
 }
 
@@ -315,10 +328,11 @@ void RouteTable::Impl::make_set(Bucket& bucket) {
 
 inline bool RouteTable::Impl::try_slot(std::uint32_t slot, const Exchange& x, RouteHit& hit) const {
   if (slot == kNone) return false;
-  const Candidate* const end = candidates.data() + slots[slot].end;
-  for (const Candidate* at = candidates.data() + slots[slot].begin; at != end; ++at) {
-    if (!at->conditions.hold(x)) continue;
-    hit = {at->route, at->match};
+  const Slot run = slots[slot];
+  for (std::uint32_t i = run.begin; i < run.end; ++i) {
+    const Entry& entry = entries[i];
+    if (entry.conditional && !candidates[i].conditions.hold(x)) continue;
+    hit = {entry.route, entry.match};
     return true;
   }
   return false;
@@ -387,7 +401,8 @@ bool RouteTable::Impl::search_wild_trie(std::uint32_t root, const Exchange& x,
   return false;
 }
 
-// Depth first, text before any: the order of precedence among templates. Notes the deepest prefix on the ways.
+// Depth first, text before any: the order of precedence among templates. Notes the deepest prefix
+// on the ways.
 bool RouteTable::Impl::search_templates(std::uint32_t index, std::string_view rest,
                                         std::uint32_t depth, std::uint32_t& deepest,
                                         const Exchange& x, RouteHit& hit) const {

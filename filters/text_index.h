@@ -1,11 +1,12 @@
-// A flat hash from (scope, text) to a number: hosts, whole paths and path segments of a route table, built once and read by
-// every worker. The texts belong to somebody who outlives the index. A look-up allocates nothing and, where texts are
-// short, touches one slot and one text.
+// A flat hash from (scope, text) to a number: hosts, whole paths and path segments of a route
+// table, built once and read by every worker. The texts belong to somebody who outlives the index.
+// A look-up allocates nothing and, where texts are short, touches one slot and one text.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace outrider {
@@ -20,7 +21,7 @@ class TextIndex {
     for (std::size_t at = hash & mask_;; at = (at + 1) & mask_) {
       const Slot& slot = slots_[at];
       if (slot.value == kNone) return kNone;
-      if (slot.hash == hash && slot.scope == scope && slot.text == text) return slot.value;
+      if (slot.hash == hash && slot.scope == scope && same(slot.text, text)) return slot.value;
     }
   }
 
@@ -53,7 +54,20 @@ class TextIndex {
     std::memcpy(&word, from, bytes);
     return word;
   }
-  // Folded multiplication, 16 bytes a step. What is looked up cannot lengthen a chain, so it needs no secret.
+  // Up to 16 bytes as two words, which overlap where they are fewer.
+  static std::pair<std::uint64_t, std::uint64_t> ends(const char* at, std::size_t size) {
+    if (size >= 8) return {load(at, 8), load(at + size - 8, 8)};
+    if (size >= 4) return {load(at, 4), load(at + size - 4, 4)};
+    if (size == 0) return {0, 0};
+    return {load(at, 1) << 16 | load(at + size / 2, 1) << 8 | load(at + size - 1, 1), 0};
+  }
+  static bool same(std::string_view a, std::string_view b) {
+    if (a.size() != b.size()) return false;
+    if (a.size() > 16) return std::memcmp(a.data(), b.data(), a.size()) == 0;
+    return ends(a.data(), a.size()) == ends(b.data(), b.size());
+  }
+  // Folded multiplication, 16 bytes a step. What is looked up cannot lengthen a chain, so it needs
+  // no secret.
   static std::uint32_t hash_of(std::uint32_t scope, std::string_view text) {
     constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15;
     constexpr std::uint64_t kOther = 0xd6e8feb86659fd93;
@@ -62,19 +76,7 @@ class TextIndex {
     std::size_t left = text.size();
     for (; left > 16; left -= 16, at += 16)
       state = mix(load(at, 8) ^ kOdd, load(at + 8, 8) ^ state);
-    std::uint64_t low = 0;
-    std::uint64_t high = 0;
-    if (left >= 8) {
-      low = load(at, 8);
-      high = load(at + left - 8, 8);
-    } else if (left >= 4) {
-      low = load(at, 4);
-      high = load(at + left - 4, 4);
-    } else if (left > 0) {
-      const auto byte = [at](std::size_t i) { return static_cast<unsigned char>(at[i]); };
-      low = static_cast<std::uint64_t>(byte(0)) << 16 |
-            static_cast<std::uint64_t>(byte(left / 2)) << 8 | byte(left - 1);
-    }
+    const auto [low, high] = ends(at, left);
     state = mix(low ^ kOdd, high ^ state);
     return static_cast<std::uint32_t>(mix(state, kOdd));
   }

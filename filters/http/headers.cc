@@ -1,5 +1,6 @@
-// The look-up of known names: a perfect hash over the length and five bytes, its multiplier found at compile time, then one
-// case-blind comparison. Invariant: every row of header_ids.inc has a slot of its own (static_assert below).
+// The look-up of known names: a perfect hash over the length and five bytes, its multiplier found
+// at compile time, then one case-blind comparison. Invariant: every row of header_ids.inc has a
+// slot of its own (static_assert below).
 #include "filters/http/headers.h"
 
 #include <algorithm>
@@ -37,7 +38,8 @@ constexpr std::size_t kLongest =
       return a.name.size() < b.name.size();
     })->name.size();
 
-// Bit 5 set in each byte: the same for both cases of a letter. Other bytes may collide; the comparison tells them apart.
+// Bit 5 set in each byte: the same for both cases of a letter. Other bytes may collide; the
+// comparison tells them apart.
 constexpr std::uint64_t key_of(std::string_view name) {
   const std::size_t size = name.size();
   const auto byte = [&](std::size_t at) {
@@ -95,23 +97,24 @@ constexpr std::uint64_t lower(std::uint64_t word) {
   return word | upper >> 2;
 }
 
-std::uint64_t load(const char* from) {
-  std::uint64_t word;
-  std::memcpy(&word, from, sizeof word);
+std::uint64_t load(const char* from, std::size_t bytes) {
+  std::uint64_t word = 0;
+  std::memcpy(&word, from, bytes);
   return word;
 }
 
-constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
+// All of fewer than eight bytes.
+std::uint64_t load_short(const char* from, std::size_t size) {
+  if (size >= 4) return load(from, 4) | load(from + size - 4, 4) << 32;
+  if (size == 0) return 0;
+  return load(from, 1) | load(from + size / 2, 1) << 8 | load(from + size - 1, 1) << 16;
+}
 
 bool same(const char* a, const char* b, std::size_t size) {
-  if (size < 8) {
-    for (std::size_t i = 0; i < size; ++i)
-      if (lower(a[i]) != lower(b[i])) return false;
-    return true;
-  }
+  if (size < 8) return lower(load_short(a, size)) == lower(load_short(b, size));
   for (std::size_t i = 0; i + 8 < size; i += 8)
-    if (lower(load(a + i)) != lower(load(b + i))) return false;
-  return lower(load(a + size - 8)) == lower(load(b + size - 8));
+    if (lower(load(a + i, 8)) != lower(load(b + i, 8))) return false;
+  return lower(load(a + size - 8, 8)) == lower(load(b + size - 8, 8));
 }
 
 }  // namespace

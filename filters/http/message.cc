@@ -1,4 +1,5 @@
-// Words of the protocol: methods, versions, reason phrases. Stateless tables; codecs and local answers read them.
+// Words of the protocol: methods, versions, reason phrases. Stateless tables that codecs and local
+// answers read.
 #include "filters/http/message.h"
 
 namespace outrider {

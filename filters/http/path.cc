@@ -1,4 +1,5 @@
-// See path.h. One scan checks every byte; only a path that needs it is written anew, in one pass, never longer than it came.
+// See path.h. One scan checks every byte; only a path that needs it is written anew, in one pass,
+// never longer than it came.
 #include "filters/http/path.h"
 
 #include <arpa/inet.h>
@@ -77,6 +78,9 @@ bool odd_segment(std::string_view text, std::size_t at, bool merge_slashes) {
 Scan scan(std::string_view text, bool merge_slashes) {
   Scan found;
   for (std::size_t i = 0; i < text.size(); ++i) {
+    while (kind_of(text[i]) == Byte::kPlain)
+      if (++i == text.size()) break;
+    if (i == text.size()) break;
     switch (kind_of(text[i])) {
       case Byte::kPlain: break;
       case Byte::kSlash:
@@ -137,9 +141,9 @@ std::size_t rewrite(std::string_view path, bool merge_slashes, char* const out) 
 }
 
 bool query_is_sound(std::string_view query) {
-  return std::none_of(query.begin(), query.end(), [](char c) {
-    return static_cast<unsigned char>(c) <= ' ' || c == 0x7f || c == '#';
-  });
+  unsigned bad = 0;
+  for (const char c : query) bad |= static_cast<unsigned>(kind_of(c) == Byte::kBad && c != '\\');
+  return bad == 0;
 }
 
 bool normalise(std::string_view target, bool merge_slashes, bool may_have_query, Arena& arena,
@@ -172,9 +176,27 @@ bool normalise(std::string_view target, bool merge_slashes, bool may_have_query,
   return false;
 }
 
-// RFC 3986's reg-name without escapes, which two readers could decode differently, and without the comma of lists.
-bool is_host_byte(char c) {
-  return is_unreserved(c) || std::string_view("!$&'()*+;=").find(c) != std::string_view::npos;
+enum HostByte : std::uint8_t { kNoHostByte = 1, kUpperCase = 2 };
+
+// RFC 3986's reg-name without escapes, which two readers could decode differently, and without the
+// comma of lists.
+constexpr auto kHostBytes = [] {
+  std::array<std::uint8_t, 256> table{};
+  for (std::size_t c = 0; c < table.size(); ++c) {
+    const auto byte = static_cast<char>(c);
+    const bool fine =
+        is_unreserved(byte) || std::string_view("!$&'()*+;=").find(byte) != std::string_view::npos;
+    table[c] = fine ? 0 : kNoHostByte;
+    if (byte >= 'A' && byte <= 'Z') table[c] |= kUpperCase;
+  }
+  return table;
+}();
+
+// The HostByte bits of all bytes.
+unsigned host_bytes(std::string_view text) {
+  unsigned bits = 0;
+  for (const char c : text) bits |= kHostBytes[static_cast<unsigned char>(c)];
+  return bits;
 }
 
 bool is_ipv6(std::string_view text) {
@@ -198,11 +220,9 @@ bool parse_port(std::string_view text, std::uint16_t& port) {
 }
 
 std::string_view lower_case(std::string_view text, Arena& arena) {
-  const auto upper = [](char c) { return c >= 'A' && c <= 'Z'; };
-  if (std::none_of(text.begin(), text.end(), upper)) return text;
   char* const to = arena.bytes(text.size());
   std::transform(text.begin(), text.end(), to,
-                 [&](char c) { return upper(c) ? static_cast<char>(c | 0x20) : c; });
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; });
   return {to, text.size()};
 }
 
@@ -229,12 +249,13 @@ bool parse_authority(std::string_view authority, Arena& arena, std::string_view&
     name = authority.substr(0, size);
     rest = authority.substr(size);
   }
+  const unsigned bytes = host_bytes(name);
   if (literal) {
     if (end == std::string_view::npos || !is_ipv6(name.substr(1, name.size() - 2))) {
       why = "an IPv6 address that is none in the host";
       return false;
     }
-  } else if (!std::all_of(name.begin(), name.end(), is_host_byte)) {
+  } else if ((bytes & kNoHostByte) != 0) {
     why = "a byte that no host name has";
     return false;
   }
@@ -248,7 +269,7 @@ bool parse_authority(std::string_view authority, Arena& arena, std::string_view&
     why = "an empty host";
     return false;
   }
-  host = lower_case(name, arena);
+  host = (bytes & kUpperCase) != 0 ? lower_case(name, arena) : name;
   return true;
 }
 

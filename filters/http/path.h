@@ -1,7 +1,7 @@
 // One spelling for every target and authority, so that routing, policy and forwarding cannot see
 // different things. Invariant of a normalised path: it begins with `/`, has no dot segment, no
-// backslash, no raw control byte or space, no encoded NUL and no encoded unreserved byte; normalising
-// it again changes nothing. Used before routing, and again on whatever a rewrite made.
+// backslash, no raw control byte or space, no encoded NUL and no encoded unreserved byte;
+// normalising it again changes nothing. Used before routing, and again on whatever a rewrite made.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@ struct NormalisedTarget {
   bool escaped_slash = false;  // the path came with %2f or %5c, which stay
 };
 
-// Origin-form only (`*` is the caller's). False: answer 400, `why` says what is wrong in static words.
+// Origin-form only (`*` is the caller's). False: answer 400, `why` says what is wrong in static
+// words.
 bool normalise_target(std::string_view target, bool merge_slashes, Arena& arena,
                       NormalisedTarget& out, std::string_view& why);
 // A path alone, as rewrites make them: a `?` in it is an error too.

@@ -1,5 +1,5 @@
-// Values of query parameters and cookies, as match conditions see them: the first of a name, not decoded, names compared
-// byte for byte. Nothing is allocated; views into the request.
+// Values of query parameters and cookies, as match conditions see them: the first of a name, not
+// decoded, names compared byte for byte. Nothing is allocated; views into the request.
 #pragma once
 
 #include <optional>

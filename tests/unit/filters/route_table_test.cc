@@ -1,4 +1,5 @@
-// The one order of config.md §3, rule by rule, and then against a matcher that sorts every candidate and asks each.
+// The one order of config.md §3, rule by rule, and then against a matcher that sorts every
+// candidate and asks each.
 #include "filters/route_table.h"
 
 #include <gtest/gtest.h>
