@@ -14,6 +14,7 @@ target_compile_options(
             -Wextra
             -Wpedantic
             -Werror
+            -fPIE
             -fno-rtti
             -fstack-protector-strong
             -fno-plt
