@@ -1,0 +1,155 @@
+#include "proxy/explain_policy.h"
+
+#include <charconv>
+#include <string_view>
+#include <utility>
+
+#include "filters/chain.h"
+
+namespace outrider {
+
+namespace {
+
+using config::Maybe;
+using Json = nlohmann::ordered_json;
+
+// As a file would say it: `250ms`, `1m30s`, `2h`.
+std::string written(Millis duration) {
+  static constexpr std::pair<std::int64_t, const char*> kUnits[] = {
+      {3'600'000, "h"}, {60'000, "m"}, {1'000, "s"}, {1, "ms"}};
+  std::int64_t rest = duration.count();
+  if (rest == 0) return "0s";
+  std::string text;
+  for (const auto& [factor, name] : kUnits) {
+    if (rest < factor) continue;
+    text += std::to_string(rest / factor) + name;
+    rest %= factor;
+  }
+  return text;
+}
+
+std::string written_size(std::uint64_t bytes) {
+  static constexpr std::pair<std::uint64_t, const char*> kUnits[] = {
+      {1ULL << 30, "GiB"}, {1'000'000'000, "GB"}, {1ULL << 20, "MiB"},
+      {1'000'000, "MB"},   {1ULL << 10, "KiB"},   {1'000, "KB"}};
+  for (const auto& [factor, name] : kUnits)
+    if (bytes >= factor && bytes % factor == 0) return std::to_string(bytes / factor) + name;
+  return std::to_string(bytes) + "B";
+}
+
+std::string written_share(double share) {
+  char text[32];
+  const auto result = std::to_chars(text, text + sizeof(text), share * 100);
+  return std::string(text, result.ptr) + "%";
+}
+
+Json written(const config::RetryWhen& when) {
+  using config::RetryOn;
+  static constexpr std::pair<RetryOn, const char*> kNames[] = {
+      {RetryOn::kConnectFailure, "connect-failure"},
+      {RetryOn::kRefusedStream, "refused-stream"},
+      {RetryOn::kReset, "reset"},
+      {RetryOn::kPerTryTimeout, "per-try-timeout"},
+      {RetryOn::k5xx, "5xx"},
+      {RetryOn::kGatewayError, "gateway-error"}};
+  Json list = Json::array();
+  for (const auto& [bit, name] : kNames)
+    if (when.has(bit)) list.push_back(name);
+  for (const int status : when.statuses) list.push_back(std::to_string(status));
+  return list;
+}
+
+class Leaves {
+ public:
+  void add(std::string key, Json value, const config::Mark& origin) {
+    all.push_back({std::move(key), std::move(value), origin});
+  }
+  void duration(const char* key, const Maybe<Millis>& leaf) {
+    const bool none = !leaf || leaf->value.count() == 0;
+    add(key, none ? Json() : Json(written(leaf->value)), leaf ? leaf->mark : config::Mark());
+  }
+  // A leaf that has no built-in value.
+  template <class T>
+  void optional(const char* key, const Maybe<T>& leaf) {
+    if (leaf) add(key, leaf->value, leaf->mark);
+  }
+  void headers(const std::string& side, const config::HeaderEdits& edits) {
+    if (edits.remove) add(side + ".remove", edits.remove->value, edits.remove->mark);
+    for (const auto& [name, leaf] : edits.set) add(side + ".set." + name, leaf.value, leaf.mark);
+    for (const auto& [name, leaf] : edits.add) add(side + ".add." + name, leaf.value, leaf.mark);
+  }
+  std::vector<PolicyLeaf> all;
+};
+
+void add_timeouts(Leaves& leaves, const config::Policy& policy, bool is_grpc) {
+  leaves.duration("timeout.total", policy.timeout_total);
+  const bool grpc_default =
+      is_grpc && policy.timeout_headers && policy.timeout_headers->mark.built_in();
+  leaves.duration("timeout.headers", grpc_default ? Maybe<Millis>() : policy.timeout_headers);
+  leaves.duration("timeout.per_try", policy.timeout_per_try);
+  leaves.duration("timeout.idle", policy.timeout_idle);
+}
+
+void add_retry(Leaves& leaves, const config::Policy& policy) {
+  leaves.optional("retry.attempts", policy.retry_attempts);
+  if (policy.retry_when)
+    leaves.add("retry.when", written(policy.retry_when->value), policy.retry_when->mark);
+  if (const auto& backoff = policy.retry_backoff)
+    leaves.add("retry.backoff", written(backoff->value.min) + ".." + written(backoff->value.max),
+               backoff->mark);
+  if (policy.retry_budget)
+    leaves.add("retry.budget", written_share(policy.retry_budget->value),
+               policy.retry_budget->mark);
+  if (const auto& methods = policy.retry_methods)
+    leaves.add("retry.methods", methods->value == config::RetryMethods::kAll ? "all" : "idempotent",
+               methods->mark);
+  if (policy.retry_buffer)
+    leaves.add("retry.buffer", written_size(policy.retry_buffer->value), policy.retry_buffer->mark);
+}
+
+void add_body(Leaves& leaves, const config::Policy& policy, const config::Listener& listener) {
+  const bool of_route = policy.body_max.has_value();
+  const std::uint64_t bytes = of_route ? policy.body_max->value : listener.limits.body;
+  config::Mark origin;
+  if (of_route)
+    origin = policy.body_max->mark;
+  else if (bytes != 0)
+    origin = listener.mark;
+  leaves.add("body.max", bytes == 0 ? Json() : Json(written_size(bytes)), origin);
+}
+
+void add_rewrite(Leaves& leaves, const config::Policy& policy) {
+  leaves.optional("rewrite.path", policy.rewrite_path);
+  leaves.optional("rewrite.host", policy.rewrite_host);
+  if (!policy.rewrite_regex) return;
+  Json list = Json::array();
+  for (const auto& [regex, replacement] : policy.rewrite_regex->value)
+    list.push_back(regex + " -> " + replacement);
+  leaves.add("rewrite.regex", std::move(list), policy.rewrite_regex->mark);
+}
+
+}  // namespace
+
+std::vector<PolicyLeaf> policy_leaves(const Exchange& x) {
+  Leaves leaves;
+  const config::Policy& policy = *x.target->policy;
+  if (x.request.version == Version::kTcp) {
+    leaves.duration("timeout.idle", policy.timeout_idle);
+    return std::move(leaves.all);
+  }
+  if (x.target->target != nullptr) {
+    add_timeouts(leaves, policy, x.is_grpc);
+    add_retry(leaves, policy);
+    add_body(leaves, policy, *x.client.listener);
+    leaves.optional("upgrade", policy.upgrade);
+    if (const auto& when = policy.when_empty)
+      leaves.add("when_empty", when->value == config::WhenEmpty::kSpill ? "spill" : "fail",
+                 when->mark);
+    add_rewrite(leaves, policy);
+    leaves.headers("headers.request", policy.request_headers);
+  }
+  leaves.headers("headers.response", policy.response_headers);
+  return std::move(leaves.all);
+}
+
+}  // namespace outrider
