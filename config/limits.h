@@ -35,6 +35,8 @@ inline constexpr std::size_t kChunkLineBytes = 256;        // size and extension
 inline constexpr std::size_t kChunkExtensionBytes = 8 * 1024;  // extensions of one body together
 inline constexpr std::size_t kPipelined = 100;
 inline constexpr std::size_t kPipelinedBytes = 64 * 1024;  // unread requests kept while one is answered
+inline constexpr std::size_t kConnectionOptions = 32;      // fields that one message's Connection may name
+inline constexpr std::size_t kSmallWrite = 4 * 1024;       // body bytes below it are copied behind the head, above written through
 inline constexpr int kInterim = 10;                        // 1xx responses of one exchange
 inline constexpr std::size_t kLingerBytes = 64 * 1024;     // read after an error so that the client sees the answer
 inline constexpr Millis kLinger = 1s;
@@ -78,6 +80,7 @@ inline constexpr std::size_t kConfigBytes = 16 * 1024 * 1024;
 inline constexpr std::size_t kConfigNodes = 500'000;
 inline constexpr std::size_t kConfigDepth = 64;
 inline constexpr std::size_t kRegexInputBytes = 8 * 1024;
+inline constexpr std::int64_t kRegexMemory = 1024 * 1024;   // of one compiled regex; more is refused at load
 
 // Process.
 inline constexpr Millis kDrainDelay = 5s;

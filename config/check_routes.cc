@@ -1,0 +1,68 @@
+// Captures and variables of a route's effective policy against all of its matches: only here are both known.
+#include <algorithm>
+
+#include "config/draft.h"
+#include "config/variables.h"
+
+namespace outrider::config {
+namespace {
+
+class Check {
+ public:
+  Check(Draft& draft, const Value& at, const Route& route) : draft_(draft), at_(at), route_(route) {}
+
+  void path(const std::string& text, const Mark& mark, std::string_view key) {
+    Template wanted;
+    if (parse_template(text, wanted)) return;  // reported
+    for (const Match& match : route_.matches)
+      if (const Problem problem = check_captures(wanted, match.path))
+        return lacks(mark, key, problem.text, match);
+  }
+
+  void fields(const Fields& fields, std::string_view key) {
+    for (const auto& [name, leaf] : fields) value(leaf.value, leaf.mark, key);
+  }
+
+  void value(const std::string& text, const Mark& mark, std::string_view key) {
+    if (text.find("%{path.") == std::string::npos) return;
+    std::vector<Piece> pieces;
+    static_cast<void>(split_text(text, pieces));  // its problems are reported where it was read
+    for (const Piece& piece : pieces) {
+      if (!piece.variable || piece.variable->kind != VariableKind::kCapture) continue;
+      Template wanted;
+      wanted.captures.push_back(piece.variable->argument);
+      for (const Match& match : route_.matches)
+        if (const Problem problem = check_captures(wanted, match.path)) return lacks(mark, key, problem.text, match);
+    }
+  }
+
+ private:
+  void lacks(const Mark& mark, std::string_view key, const std::string& what, const Match& match) {
+    std::string text(key);
+    text += " " + what + " the match '" + match.short_form + "' does not capture";
+    draft_.diagnostics.add({draft_.source_of(mark), {mark.line, mark.column}, Severity::kError, at_.path(),
+                            std::move(text), "unknown-capture", {}});
+  }
+
+  Draft& draft_;
+  const Value& at_;
+  const Route& route_;
+};
+
+}  // namespace
+
+void check_route(Draft& draft, const Value& at, const Route& route) {
+  Check check(draft, at, route);
+  if (route.redirect && !route.redirect->path.empty()) check.path(route.redirect->path, route.redirect->mark, "redirect");
+  if (route.respond)
+    for (const auto& [name, value] : route.respond->headers) check.value(value, route.respond->mark, "respond");
+  if (route.policies.empty()) return;
+  const Policy& policy = route.policies.front();  // targets differ in what services say, and those say none of this
+  if (policy.rewrite_path) check.path(policy.rewrite_path->value, policy.rewrite_path->mark, "rewrite");
+  for (const HeaderEdits* edits : {&policy.request_headers, &policy.response_headers}) {
+    check.fields(edits->set, "headers");
+    check.fields(edits->add, "headers");
+  }
+}
+
+}  // namespace outrider::config

@@ -1,0 +1,163 @@
+// Numbers with units. Nothing here wraps, rounds or guesses a unit.
+#include <charconv>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "config/grammar.h"
+
+namespace outrider::config {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Millis kLongest = 8760h;  // a year; more is a slip of the pen
+constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 50;
+
+struct Unit {
+  std::string_view name;
+  std::uint64_t factor;
+};
+constexpr Unit kTimes[] = {{"h", 3'600'000}, {"m", 60'000}, {"s", 1'000}, {"ms", 1}};  // in the order they may follow
+constexpr Unit kSizes[] = {{"B", 1},
+                           {"KiB", 1ULL << 10},
+                           {"MiB", 1ULL << 20},
+                           {"GiB", 1ULL << 30},
+                           {"KB", 1'000},
+                           {"MB", 1'000'000},
+                           {"GB", 1'000'000'000}};
+
+// Digits at the front of `text`, taken off it; nothing when there are none or too many.
+std::optional<std::uint64_t> take_digits(std::string_view& text) {
+  std::uint64_t value = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (failed != std::errc() || end == text.data()) return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  return value;
+}
+
+bool all_digits(std::string_view text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+std::string_view take_letters(std::string_view& text) {
+  std::size_t count = 0;
+  while (count < text.size() && ((text[count] >= 'a' && text[count] <= 'z') || (text[count] >= 'A' && text[count] <= 'Z')))
+    ++count;
+  return std::exchange(text, text.substr(count)).substr(0, count);
+}
+
+Problem no_duration() { return {"is not a duration: write 250ms, 3s, 1m30s or 2h", "bad-value", {}}; }
+
+constexpr std::pair<std::string_view, RetryOn> kConditions[] = {
+    {"connect-failure", RetryOn::kConnectFailure}, {"refused-stream", RetryOn::kRefusedStream},
+    {"reset", RetryOn::kReset},                    {"per-try-timeout", RetryOn::kPerTryTimeout},
+    {"5xx", RetryOn::k5xx},                        {"gateway-error", RetryOn::kGatewayError}};
+
+}  // namespace
+
+Problem parse_integer(std::string_view text, std::int64_t min, std::int64_t max, std::int64_t& out) {
+  std::int64_t value = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool overflow = failed == std::errc::result_out_of_range;
+  const bool zeros = text.size() > 1 && text.front() == '0';  // 010 is 8 to some
+  if (text.empty() || end != text.data() + text.size() || (failed != std::errc() && !overflow) || zeros)
+    return {"is not a whole number", "wrong-type", {}};
+  const bool negative = text.front() == '-';
+  if ((overflow && !negative) || (!overflow && value > max)) return {"is above " + std::to_string(max), "out-of-range", {}};
+  if (overflow || value < min) return {"is below " + std::to_string(min), "out-of-range", {}};
+  out = value;
+  return {};
+}
+
+Problem parse_duration(std::string_view text, Millis& out) {
+  if (all_digits(text)) return {"has no unit: write " + std::string("250ms, 3s, 1m30s or 2h"), "missing-unit", {}};
+  std::uint64_t total = 0;
+  const Unit* next = std::begin(kTimes);
+  if (text.empty()) return no_duration();
+  while (!text.empty()) {
+    const auto digits = take_digits(text);
+    if (!digits) return no_duration();
+    const std::string_view name = take_letters(text);
+    while (next != std::end(kTimes) && next->name != name) ++next;
+    if (next == std::end(kTimes)) return no_duration();
+    if (*digits > static_cast<std::uint64_t>(kLongest.count()) / next->factor)
+      return {"is above 8760h", "out-of-range", {}};
+    total += *digits * next->factor;
+    ++next;
+  }
+  if (total > static_cast<std::uint64_t>(kLongest.count())) return {"is above 8760h", "out-of-range", {}};
+  out = Millis(total);
+  return {};
+}
+
+Problem parse_size(std::string_view text, std::uint64_t& out) {
+  const Problem no_size{"is not a size: write 512, 64KiB (1024) or 10MB (1000)", "bad-value", {}};
+  const auto digits = take_digits(text);
+  if (!digits) return no_size;
+  if (text.empty()) text = "B";
+  for (const Unit& unit : kSizes) {
+    if (unit.name != text) continue;
+    if (*digits > kMostBytes / unit.factor) return {"is too large", "out-of-range", {}};
+    out = *digits * unit.factor;
+    return {};
+  }
+  return no_size;
+}
+
+Problem parse_percent(std::string_view text, double& out) {
+  const Problem no_share{"is not a share: write 20% or 0.5%", "bad-value", {}};
+  if (!text.ends_with('%')) return no_share;
+  text.remove_suffix(1);
+  double value = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
+  if (failed != std::errc() || end != text.data() + text.size() || text.starts_with('-') || !(value >= 0)) return no_share;
+  if (value > 100) return {"is above 100%", "out-of-range", {}};
+  out = value / 100;
+  return {};
+}
+
+Problem parse_backoff(std::string_view text, Backoff& out) {
+  const std::size_t dots = text.find("..");
+  Backoff range;
+  if (Problem problem = parse_duration(text.substr(0, dots), range.min)) return problem;
+  range.max = range.min;
+  if (dots != std::string_view::npos)
+    if (Problem problem = parse_duration(text.substr(dots + 2), range.max)) return problem;
+  if (range.max < range.min) return {"ends below where it begins", "out-of-range", {}};
+  out = range;
+  return {};
+}
+
+Problem parse_upload_rate(std::string_view text, UploadRate& out) {
+  const Problem no_rate{"is not an upload rate: write 240B/s after 5s", "bad-value", {}};
+  UploadRate rate;
+  const std::size_t slash = text.find("/s");
+  if (slash == std::string_view::npos) return no_rate;
+  if (parse_size(text.substr(0, slash), rate.bytes_per_second)) return no_rate;
+  std::string_view rest = text.substr(slash + 2);
+  constexpr std::string_view kAfter = " after ";
+  if (rest.starts_with(kAfter)) {
+    if (parse_duration(rest.substr(kAfter.size()), rate.after)) return no_rate;
+    rest = {};
+  }
+  if (!rest.empty()) return no_rate;
+  out = rate;
+  return {};
+}
+
+Problem parse_retry_on(std::string_view text, RetryWhen& out) {
+  for (const auto& [name, bit] : kConditions) {
+    if (name != text) continue;
+    out.bits = static_cast<std::uint16_t>(out.bits | static_cast<std::uint16_t>(bit));
+    return {};
+  }
+  if (text.starts_with("grpc:")) return {"is not supported yet", kNotYet, {}};
+  std::int64_t status = 0;
+  if (!all_digits(text) || text.size() != 3) return {"is neither a condition nor a status", "bad-value", {}};
+  if (Problem problem = parse_integer(text, 400, 599, status)) return problem;
+  out.statuses.push_back(static_cast<int>(status));
+  return {};
+}
+
+}  // namespace outrider::config

@@ -1,0 +1,143 @@
+// What concerns the process as a whole: workers, telemetry, admin, drain.
+#include <algorithm>
+
+#include "config/draft.h"
+#include "config/variables.h"
+
+namespace outrider::config {
+namespace {
+
+bool read_bound(const Value& value, Address& address) {
+  if (!value.parse(parse_address, address, "an address")) return false;
+  if (address.kind == Address::Kind::kUnix) address.path = relative_to(value.reading().source, address.path);
+  return true;
+}
+
+void read_workers(const Value& value, Config& config) {
+  const auto text = value.text("auto, or a number");
+  if (!text || *text == "auto") return;
+  std::int64_t workers = 0;
+  const Key& key = *find_key(Section::kTop, "workers");
+  if (const Problem problem = parse_integer(*text, key.min, key.max, workers))
+    value.fail(problem.code == "wrong-type" ? Problem{"is neither auto nor a number", "wrong-type", {}} : problem);
+  else
+    config.workers = static_cast<unsigned>(workers);
+}
+
+void read_format(const Value& value, Telemetry& telemetry) {
+  const auto text = value.text();
+  if (!text) return;
+  telemetry.access_log = *text == "json" ? Telemetry::Log::kJson : *text == "text" ? Telemetry::Log::kText : Telemetry::Log::kFormat;
+  if (telemetry.access_log != Telemetry::Log::kFormat) return;
+  telemetry.access_log_format = *text;
+  std::vector<Piece> pieces;
+  if (const std::string problem = split_text(*text, pieces); !problem.empty()) {
+    value.error("unknown-variable", value.shown() + ": " + problem);
+    return;
+  }
+  if (std::none_of(pieces.begin(), pieces.end(), [](const Piece& piece) { return piece.variable.has_value(); })) {
+    constexpr std::string_view kKnown[] = {"json", "text"};
+    value.fail({"names no variable: write json, text, or a line with %{…}", "bad-value", std::string(nearest(*text, kKnown))});
+  }
+}
+
+void read_access_log(const Value& value, Telemetry& telemetry) {
+  if (!value.is_map()) {
+    const auto word = value.word("json|text|false");
+    if (word) telemetry.access_log = *word == 0 ? Telemetry::Log::kJson : *word == 1 ? Telemetry::Log::kText : Telemetry::Log::kOff;
+    return;
+  }
+  const Map map(value, Section::kAccessLog);
+  if (const auto file = map["file"])
+    if (const auto name = file->text("a file")) {
+      if (name->empty())
+        file->fail({"is no file", "bad-value", {}});
+      else
+        telemetry.access_log_file = relative_to(value.reading().source, *name);
+    }
+  if (const auto format = map["format"]) read_format(*format, telemetry);
+}
+
+void read_metrics(const Value& value, Telemetry& telemetry) {
+  if (value.is_false()) {
+    telemetry.metrics = false;
+    return;
+  }
+  const Map map(value, Section::kMetrics);
+  if (!map) return;
+  if (const auto address = map["address"]) telemetry.metrics_written = read_bound(*address, telemetry.metrics_address);
+  map.get_count("series_limit", telemetry.series_limit);
+}
+
+void read_admin(const Value& value, Admin& admin) {
+  if (value.is_false()) {
+    admin.on = false;
+    return;
+  }
+  const Map map(value, Section::kAdmin);
+  const auto address = map ? map["address"] : std::nullopt;
+  if (!address || !read_bound(*address, admin.address)) return;
+  admin.written = true;
+  if (!is_loopback(admin.address))
+    address->fail({"is reachable from outside: the admin interface binds loopback or unix: only", "bad-value", {}});
+}
+
+void read_drain(const Value& value, Config& config) {
+  const Map map(value, Section::kDrain);
+  if (!map) return;
+  map.get("delay", config.drain_delay);
+  map.get("deadline", config.drain_deadline);
+  if (config.drain_deadline < config.drain_delay)
+    value.error_at_key("conflict", "`deadline` comes before `delay` is over: both run from the signal");
+}
+
+// Surfaces that were written may not share an address with each other or a listener.
+void check_surfaces(Draft& draft) {
+  const Config& config = draft.config;
+  struct Bound {
+    std::string name;
+    const Address* address;
+  };
+  std::vector<Bound> bound;
+  for (const Listener& listener : config.listeners) bound.push_back({"listener '" + listener.name + "'", &listener.address});
+  const auto add = [&](std::string_view group, std::string_view name, const Address& address) {
+    const auto same = std::find_if(bound.begin(), bound.end(), [&](const Bound& other) { return *other.address == address; });
+    if (same != bound.end() && (address.kind == Address::Kind::kUnix || address.port != 0))
+      for (const Top& top : draft.tops) {
+        const auto outer = top.map[group];
+        if (!outer || !outer->is_map()) continue;
+        for (std::uint32_t i = 0; i < outer->entries(); ++i) {
+          const Value entry = outer->entry(i);
+          if (entry.name() == name || name.empty())
+            entry.error_at_key("duplicate-address", "the " + same->name + " has this address already");
+        }
+      }
+    bound.push_back({name.empty() ? "admin interface" : "metrics surface", &address});
+  };
+  if (config.admin.on && config.admin.written) add("admin", {}, config.admin.address);
+  if (config.telemetry.metrics && config.telemetry.metrics_written)
+    add("telemetry", "metrics", config.telemetry.metrics_address);
+}
+
+}  // namespace
+
+void read_process(Draft& draft) {
+  Config& config = draft.config;
+  config.telemetry.metrics_address = {.kind = Address::Kind::kAny, .v6 = false, .ip = {}, .port = 9900, .path = {}};
+  config.admin.address = {.kind = Address::Kind::kIp, .v6 = false, .ip = {127, 0, 0, 1}, .port = 9901, .path = {}};
+  for (const Top& top : draft.tops) {
+    if (const auto value = top.map["workers"]) read_workers(*value, config);
+    if (const auto value = top.map["telemetry"]) {
+      const Map map(*value, Section::kTelemetry);
+      if (map) {
+        if (const auto log = map["access_log"]) read_access_log(*log, config.telemetry);
+        if (const auto metrics = map["metrics"]) read_metrics(*metrics, config.telemetry);
+      }
+    }
+    if (const auto value = top.map["admin"]) read_admin(*value, config.admin);
+    if (const auto value = top.map["drain"]) read_drain(*value, config);
+  }
+  check_surfaces(draft);
+}
+
+}  // namespace outrider::config

@@ -1,0 +1,197 @@
+// Services: their endpoints in all shapes, and what is said of connections to them.
+#include <algorithm>
+
+#include "config/draft.h"
+
+namespace outrider::config {
+namespace {
+
+constexpr Protocol kProtocols[] = {Protocol::kAuto, Protocol::kHttp1, Protocol::kHttp2, Protocol::kTcp};
+constexpr Balance kBalances[] = {Balance::kLeastRequest, Balance::kRoundRobin};
+
+bool read_labels(const Value& value, std::map<std::string, std::string>& out) {
+  if (!value.is_map()) {
+    value.wrong_type("a map of labels");
+    return false;
+  }
+  for (std::uint32_t i = 0; i < value.entries(); ++i) {
+    const Value entry = value.entry(i);
+    if (const auto text = entry.text()) out.emplace(entry.name(), *text);
+  }
+  return true;
+}
+
+struct Endpoints {
+  std::vector<Endpoint> list;
+  std::optional<EndpointScheme> scheme;
+  Mark scheme_mark;
+};
+
+void read_address(const Value& value, Endpoint& endpoint, Endpoints& all) {
+  const auto text = value.text("an address");
+  if (!text) return;
+  EndpointScheme scheme = EndpointScheme::kNone;
+  if (const Problem problem = parse_endpoint(*text, endpoint.address, scheme)) return value.fail(problem);
+  if (endpoint.address.kind == Address::Kind::kUnix)
+    endpoint.address.path = relative_to(value.reading().source, endpoint.address.path);
+  if (all.scheme && *all.scheme != scheme)
+    value.fail({"has another scheme than the endpoints before it: one service, one scheme", "conflict", {}});
+  all.scheme = scheme;
+  const bool twice = std::any_of(all.list.begin(), all.list.end(),
+                                 [&](const Endpoint& other) { return other.address == endpoint.address; });
+  if (twice) return value.warn("duplicate-endpoint", value.shown() + " stands in the list already; counted once");
+  all.list.push_back(std::move(endpoint));
+}
+
+void read_endpoint(const Value& value, Endpoints& all) {
+  Endpoint endpoint;
+  endpoint.mark = value.mark();
+  if (!value.is_map()) return read_address(value, endpoint, all);
+  const Map map(value, Section::kEndpoint);
+  map.get_count("weight", endpoint.weight);
+  if (const auto labels = map["labels"]) read_labels(*labels, endpoint.labels);
+  if (const auto address = map["address"]) read_address(*address, endpoint, all);
+}
+
+Endpoints read_endpoints(const Value& value) {
+  Endpoints all;
+  if (value.is_null()) return all;
+  if (value.is_scalar()) {
+    const auto text = value.text();
+    if (text && is_source(*text)) {
+      value.fail({"is not supported yet: endpoints are lists of addresses", kNotYet, {}});
+      return all;
+    }
+  }
+  for (std::uint32_t i = 0; i < value.items(); ++i) {
+    const Value item = value.item(i);
+    read_endpoint(item, all);
+  }
+  if (value.is_list() && value.items() == 0) value.warn("no-endpoint", "the service has no endpoint: it answers 503");
+  return all;
+}
+
+// The prefix of the endpoints says the protocol where `protocol` does not, and may not contradict it.
+void apply_scheme(const Endpoints& endpoints, const std::optional<Value>& protocol, Service& service) {
+  if (!endpoints.scheme || *endpoints.scheme == EndpointScheme::kNone) return;
+  const bool h2c = *endpoints.scheme == EndpointScheme::kH2c;
+  const bool fits = !protocol || (h2c ? service.protocol == Protocol::kHttp2 || service.protocol == Protocol::kAuto
+                                      : service.protocol != Protocol::kTcp);
+  if (!fits)
+    return protocol->error("conflict", protocol->shown() + " contradicts the " + (h2c ? "h2c://" : "http://") +
+                                           " of the endpoints");
+  if (h2c) service.protocol = Protocol::kHttp2;
+}
+
+void read_subsets(const Value& value, Service& service) {
+  if (!value.is_map()) return value.wrong_type("a map of names and labels");
+  for (std::uint32_t i = 0; i < value.entries(); ++i) {
+    const Value entry = value.entry(i);
+    if (const Problem problem = check_name(entry.name()))
+      entry.error_at_key(problem.code, "'" + std::string(entry.name()) + "' " + problem.text);
+    std::map<std::string, std::string> labels;
+    if (!read_labels(entry, labels)) continue;
+    const bool any = std::any_of(service.endpoints.begin(), service.endpoints.end(), [&](const Endpoint& endpoint) {
+      return std::all_of(labels.begin(), labels.end(), [&](const auto& label) {
+        const auto found = endpoint.labels.find(label.first);
+        return found != endpoint.labels.end() && found->second == label.second;
+      });
+    });
+    if (!any && !service.endpoints.empty()) entry.warn("empty-subset", "no endpoint carries these labels");
+    service.subsets.emplace(entry.name(), std::move(labels));
+  }
+}
+
+template <class T>
+void count_leaf(const Map& map, std::string_view name, Leaf<T>& out) {
+  if (map.get_count(name, out.value)) out.mark = map[name]->mark();
+}
+
+void time_leaf(const Map& map, std::string_view name, Leaf<Millis>& out) {
+  if (map.get(name, out.value)) out.mark = map[name]->mark();
+}
+
+void read_service(Draft& draft, const Value& value, Service service) {
+  service.name = value.name();
+  service.mark = value.key_mark();
+  Policy policy;
+  if (!value.is_map()) {
+    Endpoints endpoints = read_endpoints(value);
+    apply_scheme(endpoints, std::nullopt, service);
+    service.endpoints = std::move(endpoints.list);
+  } else {
+    const Map map(value, Section::kService);
+    read_service_settings(map, service, policy);
+    if (const auto list = map["endpoints"]) {
+      Endpoints endpoints = read_endpoints(*list);
+      apply_scheme(endpoints, map["protocol"], service);
+      service.endpoints = std::move(endpoints.list);
+    }
+    if (const auto subsets = map["subsets"]) read_subsets(*subsets, service);
+  }
+  if (const Problem problem = check_name(value.name()))
+    value.error_at_key(problem.code, "'" + std::string(value.name()) + "' " + problem.text);
+  if (!draft.services.add(value, value.name(), draft.config.services.size(), draft.where(value))) return;
+  draft.config.services.push_back(std::move(service));
+  draft.service_levels.push_back(std::move(policy));
+}
+
+}  // namespace
+
+void read_service_settings(const Map& map, Service& service, Policy& policy) {
+  if (const auto word = map.get_word("protocol")) service.protocol = kProtocols[*word];
+  if (const auto balance = map["balance"]) {
+    const auto text = balance->text();
+    if (text && (text->starts_with("hash(") || text->starts_with("maglev(")))
+      balance->fail({"is not supported yet", kNotYet, {}});
+    else if (const auto word = map.get_word("balance"))
+      service.balance = kBalances[*word];
+  }
+  if (const auto value = map["limits"]) {
+    const Map limits(*value, Section::kServiceLimits);
+    if (limits) {
+      count_leaf(limits, "connections", service.limits.connections);
+      count_leaf(limits, "pending", service.limits.pending);
+      time_leaf(limits, "pending_time", service.limits.pending_time);
+      count_leaf(limits, "requests", service.limits.requests);
+      count_leaf(limits, "retries", service.limits.retries);
+    }
+  }
+  if (const auto value = map["timeouts"]) {
+    const Map timeouts(*value, Section::kServiceTimeouts);
+    if (timeouts) {
+      time_leaf(timeouts, "connect", service.connect);
+      time_leaf(timeouts, "idle", service.idle);
+    }
+  }
+  policy = read_policy(map);
+}
+
+void read_services(Draft& draft) {
+  Service defaults;
+  for (const Top& top : draft.tops) {
+    const auto value = top.map["defaults"];
+    if (!value || !value->is_map()) continue;
+    const Value holder = *value;
+    for (std::uint32_t i = 0; i < holder.entries(); ++i) {
+      const Value entry = holder.entry(i);
+      if (entry.name() != "service") continue;
+      const Map map(entry, Section::kDefaultService);
+      if (map) read_service_settings(map, defaults, draft.service_defaults);
+    }
+  }
+  for (const Top& top : draft.tops) {
+    const auto services = top.map["services"];
+    if (!services) continue;
+    if (!services->is_map()) {
+      services->wrong_type("a map of names and services");
+      draft.complete = false;
+    }
+    for (std::uint32_t i = 0; i < services->entries(); ++i) {
+      const Value entry = services->entry(i);
+      read_service(draft, entry, defaults);
+    }
+  }
+}
+
+}  // namespace outrider::config

@@ -1,0 +1,36 @@
+// What the characters of a YAML text tell beyond yaml-cpp's events: bytes it must never see, and what the author of a
+// trap meant, so that the message can say what to do.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace outrider::config::yaml {
+
+inline constexpr std::string_view kSyntaxCode = "yaml-syntax";
+
+struct TextError {
+  std::size_t offset = 0;
+  std::string code;
+  std::string text;
+};
+
+// Size, encoding, NUL and control bytes.
+std::optional<TextError> check_bytes(std::string_view text);
+// Where the tab is, when the first word of a line stands at `offset` behind one.
+std::optional<std::size_t> tab_in_indent(std::string_view text, std::size_t offset);
+// From `offset` to the next blank or separator, brackets kept together: `/a/{id}`, `*.shop.example`.
+std::string_view word_at(std::string_view text, std::size_t offset);
+bool is_null_word(std::string_view word);
+// The `-` or `:` that lacks its value, searched backwards from where the parser noticed.
+std::size_t empty_value(std::string_view text, std::size_t offset);
+// Whether the key that ends at `offset` is followed by its colon.
+bool colon_follows(std::string_view text, std::size_t offset);
+// The parser's `message` at `offset`, in words that say what to do. `last`: end of the last scalar that was read;
+// `open`: offset of the innermost open bracket, npos for none.
+TextError explain_syntax(std::string_view text, std::size_t offset, std::string_view message, std::size_t last,
+                         std::size_t open);
+
+}  // namespace outrider::config::yaml
