@@ -202,6 +202,7 @@ unsigned host_bytes(std::string_view text) {
 bool is_ipv6(std::string_view text) {
   char buffer[INET6_ADDRSTRLEN];
   if (text.size() >= sizeof buffer) return false;
+  if (text.find('\0') != std::string_view::npos) return false;  // inet_pton would stop there
   *std::copy(text.begin(), text.end(), buffer) = '\0';
   in6_addr address;
   return inet_pton(AF_INET6, buffer, &address) == 1;

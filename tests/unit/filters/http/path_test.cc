@@ -207,6 +207,7 @@ TEST_F(Authority, WhatIsRefused) {
                            "\xc3\xa4", "a%41", "a]", "a[", "a\"", "<a>", "a|b", "a^", "a`", "a{b}"})
     EXPECT_EQ(of(text), "! a byte that no host name has") << text;
   EXPECT_EQ(of(std::string_view("a\0b", 3)), "! a byte that no host name has");
+  EXPECT_EQ(of(std::string_view("[::1\0x]", 7)), "! an IPv6 address that is none in the host");
 }
 
 TEST(DefaultPort, ByScheme) {
