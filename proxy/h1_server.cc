@@ -104,6 +104,7 @@ class H1Server final : public Codec, private CodecStream {
   bool held_ = false;
   bool holding_ = false;
   bool failed_ = false;
+  bool tunnel_ = false;
   bool closed_ = false;
 };
 
@@ -161,7 +162,7 @@ void H1Server::read_head(std::string_view& bytes) {
     case HeadScanner::Found::kFault:
       if (!begin_stream()) break;
       raw.block = sink_->head().headers.arena().copy(raw.block.substr(0, raw.line.bytes));
-      read_start_line(raw, sink_->head());
+      h1::read_start_line(raw, sink_->head());
       head_request_ = sink_->head().method == Method::kHead;
       refuse(*fault);
       break;
@@ -187,7 +188,7 @@ void H1Server::begin_request(RawHead raw) {
   raw.block = head.headers.arena().copy(raw.block);
   head.scheme = scheme_;
   h1::MessageInfo info;
-  const Fault fault = read_request(raw, limits_, head, info);
+  const Fault fault = h1::read_request(raw, limits_, head, info);
   version_ = head.version;
   head_request_ = head.method == Method::kHead;
   if (fault != nullptr) {
@@ -240,7 +241,7 @@ void H1Server::end_with_trailers(RawHead raw) {
   raw.block = arena.copy(raw.block);
   collector_.clear();
   auto* const trailers = arena.make<Headers>(arena);
-  if (const Fault fault = read_trailers(raw, limits_, *trailers)) {
+  if (const Fault fault = h1::read_trailers(raw, limits_, *trailers)) {
     refuse(*fault);
     return;
   }
@@ -357,7 +358,7 @@ void H1Server::fail() {
 void H1Server::send_interim(const ResponseHead& head) {
   if (version_ == Version::kHttp10 || out_.begun()) return;
   if (head.status == 100) may_await_continue_ = false;
-  if (!write_response(wire_.out, head, {})) fail();
+  if (!h1::write_response(wire_.out, head, {})) fail();
   wire_.wake();
 }
 
@@ -371,7 +372,7 @@ void H1Server::send_response(const ResponseHead& head, bool last) {
   if (must_close(head, last) || kind == Outgoing::Kind::kUntilClose) keep_ = false;
   framing.close = !keep_;
   framing.keep_alive = version_ == Version::kHttp10;
-  if (!write_response(wire_.out, head, framing)) {
+  if (!h1::write_response(wire_.out, head, framing)) {
     fail();
     return;
   }
@@ -411,11 +412,12 @@ void H1Server::switch_protocols(const ResponseHead& head) {
     accept = websocket_accept(request.headers.get(HeaderId::kSecWebsocketKey));
     framing.websocket_accept = {accept.data(), accept.size()};
   }
-  if (request.upgrade.empty() || in_ != In::kWhole || !write_response(wire_.out, head, framing)) {
+  if (request.upgrade.empty() || in_ != In::kWhole || !h1::write_response(wire_.out, head, framing)) {
     fail();
     return;
   }
   keep_ = false;
+  tunnel_ = true;
   in_ = In::kTunnel;
   out_.begin(Outgoing::Kind::kUntilClose, 0, false);
   wire_.wake();  // for what waits, too
@@ -424,7 +426,7 @@ void H1Server::switch_protocols(const ResponseHead& head) {
 void H1Server::send_body(std::string_view bytes, bool last) {
   if (!out_.body(wire_, bytes, last)) fail();
   // Only in a tunnel does the other half go on when this one has ended.
-  if (last && in_ == In::kTunnel) wire_.shutdown();
+  if (last && tunnel_) wire_.shutdown();
 }
 
 void H1Server::send_trailers(const Headers& trailers) {
