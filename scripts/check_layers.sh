@@ -28,12 +28,12 @@ refuse 'filters include a layer above them' '#include "proxy/' filters
 refuse 'the product includes its tests' '#include "tests/' config discovery filters proxy
 refuse 'an include that is not rooted at the repository' '#include "(\.|[^/"]*")' config discovery filters proxy tests
 
-door llhttp 'llhttp' 'proxy/(h1_[a-z_]+|main)\.(h|cc)'
-door nghttp2 'nghttp2/' 'proxy/(h2_[a-z_]+|main)\.(h|cc)'
-door yaml-cpp 'yaml-cpp/' 'config/yaml[a-z_]*\.(h|cc)|proxy/main\.cc'
-door spdlog 'spdlog/' 'config/log[a-z_]*\.(h|cc)|proxy/main\.cc'
-door libuv 'uv\.h' 'discovery/[a-z_]+\.(h|cc)|proxy/(listener|transport|connection|server|worker|upstream_pool|main)\.(h|cc)'
-door OpenSSL 'openssl/' 'proxy/(tls|transport|main)[a-z_]*\.(h|cc)'
+door llhttp 'llhttp' 'proxy/(h1_[a-z_]+|version)\.(h|cc)'
+door nghttp2 'nghttp2/' 'proxy/(h2_[a-z_]+|version)\.(h|cc)'
+door yaml-cpp 'yaml-cpp/' 'config/yaml[a-z_]*\.(h|cc)'
+door spdlog 'spdlog/' 'config/log[a-z_]*\.(h|cc)'
+door libuv 'uv\.h' 'discovery/[a-z_]+\.(h|cc)|proxy/(listener|transport|connection|server|worker|upstream_pool|admin|version)\.(h|cc)'
+door OpenSSL 'openssl/' 'proxy/(tls|transport|version)[a-z_]*\.(h|cc)'
 
 [ $failed = 0 ] && echo 'layers: every include points downwards'
 exit $failed

@@ -192,6 +192,10 @@ class Origin(http.server.ThreadingHTTPServer):
     def __init__(self, handler):
         super().__init__(("127.0.0.1", 0), handler)
 
+    def handle_error(self, *_):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # clients that went away are no news
+            super().handle_error(*_)
+
     def __enter__(self):
         threading.Thread(target=self.serve_forever, daemon=True).start()
         return self

@@ -55,7 +55,7 @@ $QUIET""") as proxy:
     url = f"http://{proxy.address('echo')}/"
     for title, flags in [("upload", []), ("upload with Expect", ["--expect-continue"]),
                          ("upload with a trailer", ["--trailer", "x-sum: 1"]),
-                         ("upload through a small window", ["-w", 1, "-W", 1])]:
+                         ("upload through windows of 1 KiB", ["-w", 10, "-W", 10])]:
         with lib.attempt(f"nghttp {title}"):
             if body.read_text() not in lib.run(nghttp, "-d", body, *flags, url):
                 raise AssertionError("the body did not come back")
