@@ -98,7 +98,6 @@ bool fill_client(ClientInfo& client, const ListenerSnapshot& listener,
       request.client_ip.empty() ? std::string_view("127.0.0.1") : request.client_ip;
   client.listener = listener.config;
   client.listener_label = listener.label;
-  client.listener_port = listener.port_text;
   client.ip_text = ip;
   client.local = ip.starts_with("127.") || ip == "::1";
   client.identity = request.from;
@@ -223,9 +222,9 @@ void Explanation::read(const std::string& bytes) {
   const config::ListenerLimits& limits = listener_.config->limits;
   NoWire wire(blocks_);
   Receiver receiver(x_);
-  x_.request.scheme = x_.client.scheme;
+  x_.request.scheme = x_.client.scheme();
   const auto codec = make_h1_server(wire, receiver,
-                                    {.scheme = x_.client.scheme,
+                                    {.scheme = x_.client.scheme(),
                                      .max_header_bytes = limits.headers,
                                      .max_target_bytes = limits.target,
                                      .max_fields = limits.fields});
@@ -286,11 +285,10 @@ std::vector<Explanation::Candidate> Explanation::endpoints() const {
       if (subset != service.subsets.end() &&
           !std::all_of(subset->second.begin(), subset->second.end(), carries))
         continue;
-      Candidate candidate{endpoint.address.to_string(), "healthy",
-                          "written at " + config_.where(endpoint.mark)};
+      Candidate candidate{endpoint.address.to_string(), "healthy", "no health check configured"};
       if (endpoint.health == config::Health::kUnhealthy) candidate.state = "unhealthy";
       if (endpoint.health == config::Health::kDraining) candidate.state = "draining";
-      if (endpoint.weight == 0) candidate.why = "weight 0: takes nothing, " + candidate.why;
+      if (endpoint.weight == 0) candidate.why = "weight 0: takes no requests";
       if (std::none_of(all.begin(), all.end(),
                        [&](const Candidate& it) { return it.address == candidate.address; }))
         all.push_back(std::move(candidate));

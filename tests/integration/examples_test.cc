@@ -1,5 +1,6 @@
 // What the documents show has to work: every example file and every whole configuration in
-// README.md is accepted without a warning, and the demo of scripts/run does what it prints.
+// README.md and docs/ is accepted without a warning, and the demo of scripts/run does what it
+// prints.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -44,7 +45,8 @@ std::string replaced(std::string text, std::string_view what, std::string_view b
 
 TEST(Examples, FilesAreAccepted) {
   int files = 0;
-  for (const auto& entry : fs::directory_iterator(fs::path(OUTRIDER_SOURCE_DIR) / "examples")) {
+  for (const auto& entry :
+       fs::directory_iterator(fs::path(OUTRIDER_SOURCE_DIR) / "docs/examples")) {
     if (entry.path().extension() != ".yaml") continue;
     const CommandResult result = run_outrider({"check", "--strict", entry.path().string()});
     EXPECT_EQ(result.exit_code, 0) << entry.path() << '\n' << result.err;
@@ -53,18 +55,24 @@ TEST(Examples, FilesAreAccepted) {
   EXPECT_GT(files, 0);
 }
 
-TEST(Examples, ConfigurationsOfTheReadmeAreAccepted) {
-  const auto blocks = configurations(source_file("README.md"));
-  EXPECT_FALSE(blocks.empty());
-  for (const std::string& block : blocks) {
-    const CommandResult result = run_outrider({"check", "--strict", "-"}, block);
-    EXPECT_EQ(result.exit_code, 0) << block << '\n' << result.err;
+TEST(Examples, ConfigurationsOfTheDocumentsAreAccepted) {
+  std::vector<std::string> documents{"README.md"};
+  for (const auto& entry : fs::directory_iterator(fs::path(OUTRIDER_SOURCE_DIR) / "docs"))
+    if (entry.path().extension() == ".md")
+      documents.push_back("docs/" + entry.path().filename().string());
+  for (const std::string& document : documents) {
+    const auto blocks = configurations(source_file(document));
+    EXPECT_TRUE(!blocks.empty() || document != "README.md");
+    for (const std::string& block : blocks) {
+      const CommandResult result = run_outrider({"check", "--strict", "-"}, block);
+      EXPECT_EQ(result.exit_code, 0) << document << '\n' << block << '\n' << result.err;
+    }
   }
 }
 
 TEST(Examples, TheDemoDoesWhatItPrints) {
   // The same file, with sockets that no other test and no running demo has.
-  std::string yaml = source_file("examples/demo.yaml");
+  std::string yaml = source_file("docs/examples/demo.yaml");
   yaml = replaced(yaml, "127.0.0.1:${DEMO_PORT:-8080}", "127.0.0.1:0");
   yaml = replaced(yaml, "127.0.0.1:8081", "unix:$FOLDER/red.sock");
   yaml = replaced(yaml, "127.0.0.1:8082", "unix:$FOLDER/blue.sock");
