@@ -9,10 +9,10 @@ namespace outrider {
 
 void Timer::start(Millis delay) {
   const auto ms = static_cast<std::uint64_t>(delay.count() < 0 ? 0 : delay.count());
-  deadline_ = (loop_.now_ms() + ms + EventLoop::kTickMs - 1) / EventLoop::kTickMs;
-  if (armed_ && slot_tick_ <= deadline_) return;  // the slot comes up first and moves it on
+  const bool was_armed = armed();
+  deadline_ = loop_.tick_at(loop_.now_ms() + ms + EventLoop::kTickMs - 1);
+  if (was_armed && slot_tick_ <= deadline_) return;  // the slot comes up first and moves it on
   unlink();
-  armed_ = true;
   loop_.arm(*this);
 }
 
@@ -36,6 +36,7 @@ EventLoop::EventLoop() {
   uv_check_start(&check_, [](uv_check_t* handle) { static_cast<EventLoop*>(handle->loop->data)->end_turn(); });
   uv_unref(reinterpret_cast<uv_handle_t*>(&prepare_));
   uv_unref(reinterpret_cast<uv_handle_t*>(&check_));
+  began_ms_ = uv_now(&loop_);
   wheel_tick_ = tick_now();
 }
 
@@ -98,7 +99,7 @@ void EventLoop::arm(Timer& timer) {
   const std::size_t slot = timer.slot_tick_ % kSlots;
   if (timer.slot_tick_ - wheel_tick_ > kSlots) {
     // First time its slot comes up.
-    timer.slot_tick_ = wheel_tick_ + 1 + ((slot + kSlots - (wheel_tick_ + 1) % kSlots) % kSlots);
+    timer.slot_tick_ = wheel_tick_ + 1 + static_cast<std::uint32_t>((slot + kSlots - (wheel_tick_ + 1) % kSlots) % kSlots);
   }
   timer.insert_before(slots_[slot]);
   occupied_[slot / 64] |= std::uint64_t{1} << (slot % 64);
@@ -107,17 +108,17 @@ void EventLoop::arm(Timer& timer) {
 
 void EventLoop::schedule() {
   // The next occupied slot after the wheel's hand.
-  for (std::uint64_t ahead = 1; ahead <= kSlots;) {
+  for (std::uint32_t ahead = 1; ahead <= kSlots;) {
     const std::size_t slot = (wheel_tick_ + ahead) % kSlots;
     const std::uint64_t word = occupied_[slot / 64] >> (slot % 64);
     if (word == 0) {
-      ahead += 64 - slot % 64;
+      ahead += static_cast<std::uint32_t>(64 - slot % 64);
       continue;
     }
-    ahead += static_cast<std::uint64_t>(std::countr_zero(word));
+    ahead += static_cast<std::uint32_t>(std::countr_zero(word));
     if (ahead > kSlots) break;
     armed_for_ = wheel_tick_ + ahead;
-    const std::uint64_t due_ms = armed_for_ * kTickMs;
+    const std::uint64_t due_ms = began_ms_ + (armed_for_ - 1) * kTickMs;
     const std::uint64_t now = uv_now(&loop_);
     uv_timer_start(
         &tick_, [](uv_timer_t* handle) { static_cast<EventLoop*>(handle->loop->data)->fire_due(); },
@@ -131,11 +132,11 @@ void EventLoop::schedule() {
 void EventLoop::fire_due() {
   if (turn_began_ns_ == 0) turn_began_ns_ = uv_hrtime();
   armed_for_ = 0;
-  const std::uint64_t now = tick_now();
+  const std::uint32_t now = tick_now();
   // After a pause longer than one round every slot is due once.
-  const std::uint64_t from = now - wheel_tick_ > kSlots ? now - kSlots + 1 : wheel_tick_ + 1;
+  const std::uint32_t from = now - wheel_tick_ > kSlots ? now - static_cast<std::uint32_t>(kSlots) + 1 : wheel_tick_ + 1;
   ListNode due;
-  for (std::uint64_t tick = from; tick <= now; ++tick) {
+  for (std::uint32_t tick = from; tick <= now; ++tick) {
     const std::size_t slot = tick % kSlots;
     if ((occupied_[slot / 64] >> (slot % 64) & 1) == 0) continue;
     occupied_[slot / 64] &= ~(std::uint64_t{1} << (slot % 64));
@@ -153,7 +154,7 @@ void EventLoop::fire_due() {
       arm(timer);
       continue;
     }
-    timer.armed_ = false;
+    timer.deadline_ = 0;
     timer.fire_(timer.owner_);
   }
   if (armed_for_ == 0) schedule();

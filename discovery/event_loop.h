@@ -56,19 +56,18 @@ class Timer : private ListNode {
   ~Timer() = default;
   void start(Millis delay);
   void stop() {
-    armed_ = false;
+    deadline_ = 0;
     unlink();
   }
-  bool armed() const { return armed_; }
+  bool armed() const { return deadline_ != 0; }
 
  private:
   friend class EventLoop;
   EventLoop& loop_;
   Fire fire_;
   void* owner_;
-  std::uint64_t deadline_ = 0;  // in ticks
-  std::uint64_t slot_tick_ = 0;  // the tick whose slot holds it, <= deadline_
-  bool armed_ = false;
+  std::uint32_t deadline_ = 0;   // in ticks since the loop began; 0: not armed
+  std::uint32_t slot_tick_ = 0;  // the tick whose slot holds it, <= deadline_
 };
 
 // Turns `void Owner::method()` into a Timer::Fire.
@@ -128,7 +127,8 @@ class EventLoop {
   void fire_due();
   void schedule();
   void run_posts();
-  std::uint64_t tick_now() const { return uv_now(&loop_) / kTickMs; }
+  std::uint32_t tick_now() const { return tick_at(uv_now(&loop_)); }
+  std::uint32_t tick_at(std::uint64_t ms) const { return static_cast<std::uint32_t>((ms - began_ms_) / kTickMs + 1); }
 
   uv_loop_t loop_;
   uv_timer_t tick_;
@@ -137,8 +137,9 @@ class EventLoop {
   uv_async_t async_;
   std::array<ListNode, kSlots> slots_;
   std::array<std::uint64_t, kSlots / 64> occupied_{};
-  std::uint64_t wheel_tick_ = 0;  // slots up to this tick have been fired
-  std::uint64_t armed_for_ = 0;   // tick the libuv timer waits for; 0: not running
+  std::uint64_t began_ms_ = 0;
+  std::uint32_t wheel_tick_ = 0;  // slots up to this tick have been fired
+  std::uint32_t armed_for_ = 0;   // tick the libuv timer waits for; 0: not running
   std::uint64_t now_ns_ = 0;
   std::uint64_t turn_began_ns_ = 0;
   bool (*turn_end_)(void*) = nullptr;

@@ -30,10 +30,9 @@ struct ClientInfo {
   bool trusted = false;                      // the peer is in the listener's `trust`
   bool local = false;                        // loopback or Unix socket
   std::string_view ip_text;                  // `10.0.0.7`; `unix` for Unix sockets
-  std::string_view scheme = "http";
-  std::string_view listener_port;            // `8080`, for redirects and forwarded headers
   std::string_view identity;                 // the peer's verified name; empty: none
-  std::string_view tls;                      // `TLSv1.3`; empty: plain
+  std::string_view tls_version;              // `TLSv1.3`; empty: plain
+  std::string_view scheme() const { return tls_version.empty() ? "http" : "https"; }
 };
 
 // One try upstream.

@@ -175,7 +175,7 @@ class Forwarded final : public Filter {
     }
     Headers& headers = x.request.headers;
     if (!x.client.unix_socket) headers.set(HeaderId::kXForwardedFor, with_peer(x));
-    if (headers.find(HeaderId::kXForwardedProto) == nullptr) headers.add(HeaderId::kXForwardedProto, x.client.scheme);
+    if (headers.find(HeaderId::kXForwardedProto) == nullptr) headers.add(HeaderId::kXForwardedProto, x.client.scheme());
     if (headers.find(HeaderId::kXForwardedHost) == nullptr && !x.request.authority.empty())
       headers.add(HeaderId::kXForwardedHost, x.request.authority);
     headers.set(HeaderId::kXRequestId, x.request_id);

@@ -16,7 +16,7 @@ namespace {
 // As the client saw it: a trusted proxy in front may have ended TLS.
 std::string_view request_scheme(const Exchange& x) {
   const std::string_view forwarded = x.request.headers.get(HeaderId::kXForwardedProto);
-  return forwarded == "http" || forwarded == "https" ? forwarded : x.client.scheme;
+  return forwarded == "http" || forwarded == "https" ? forwarded : x.client.scheme();
 }
 
 // `:8443`; nothing for none and for the scheme's own.
@@ -27,13 +27,16 @@ std::string_view port_suffix(std::uint16_t port, std::string_view scheme, Arena&
   return arena.concat(":", std::string_view(digits, static_cast<std::size_t>(end - digits)));
 }
 
-bool redirect_path(Exchange& x, const config::Redirect& redirect, std::string_view& path, std::string_view& why) {
+bool redirect_path(Exchange& x, const config::Redirect& redirect, std::string_view& path,
+                   std::string_view& why) {
   path = x.path == "*" ? "/" : x.path;
   if (!redirect.path.empty()) {
     Captures captures;
-    if (x.match != nullptr && takes_captures(redirect.path)) RouteTable::capture(*x.match, x.path, captures);
+    if (x.match != nullptr && takes_captures(redirect.path))
+      RouteTable::capture(*x.match, x.path, captures);
     if (x.match == nullptr) captures.rest = path;
-    if (!check_path(x, expand_path(redirect.path, x.match, captures, x.arena), path, why)) return false;
+    if (!check_path(x, expand_path(redirect.path, x.match, captures, x.arena), path, why))
+      return false;
   }
   while (path.starts_with("//")) path.remove_prefix(1);
   return true;
@@ -46,14 +49,16 @@ std::string_view answer_redirect(Exchange& x, const config::Redirect& redirect) 
     return local_reply(x);
   }
   const bool elsewhere = !redirect.scheme.empty() || !redirect.host.empty();
-  const std::string_view scheme = redirect.scheme.empty() ? request_scheme(x) : std::string_view(redirect.scheme);
+  const std::string_view scheme =
+      redirect.scheme.empty() ? request_scheme(x) : std::string_view(redirect.scheme);
   const std::string_view host = redirect.host.empty() ? x.host : std::string_view(redirect.host);
   const std::uint16_t port = redirect.port.value_or(elsewhere ? std::uint16_t{0} : x.host_port);
   x.status = x.response.status = redirect.status;
   x.response.content_length = 0;
   const std::string_view location =
-      host.empty() ? x.arena.concat(path, x.query)
-                   : x.arena.concat(scheme, "://", host, port_suffix(port, scheme, x.arena), path, x.query);
+      host.empty()
+          ? x.arena.concat(path, x.query)
+          : x.arena.concat(scheme, "://", host, port_suffix(port, scheme, x.arena), path, x.query);
   x.response.headers.add(HeaderId::kLocation, location);
   return {};
 }
@@ -72,7 +77,8 @@ std::string_view answer_respond(Exchange& x, const config::Respond& respond) {
   }
   x.status = x.response.status = respond.status;
   if (respond.status == 204 || respond.status == 304) return {};  // RFC 9110 §6.4.1: never a body
-  if (!has_type && !respond.body.empty()) x.response.headers.add(HeaderId::kContentType, "text/plain; charset=utf-8");
+  if (!has_type && !respond.body.empty())
+    x.response.headers.add(HeaderId::kContentType, "text/plain; charset=utf-8");
   x.response.content_length = respond.body.size();
   return x.request.method == Method::kHead ? std::string_view() : std::string_view(respond.body);
 }

@@ -9,13 +9,14 @@
 
 namespace outrider {
 
-struct Connection::Socket {
-  union {
-    uv_handle_t handle;
-    uv_stream_t stream;
-    uv_tcp_t tcp;
-    uv_pipe_t pipe;
-  };
+// As large as the kind of handle it is.
+union Connection::Socket {
+  uv_handle_t handle;
+  uv_stream_t stream;
+  uv_tcp_t tcp;
+  uv_pipe_t pipe;
+  static Socket* make(bool local) { return static_cast<Socket*>(::operator new(local ? sizeof(uv_pipe_t) : sizeof(uv_tcp_t))); }
+  static void free(uv_handle_t* handle) { ::operator delete(handle); }
 };
 
 // A queued write. It outlives the connection when that closes first, and then takes the bytes with it.
@@ -57,7 +58,7 @@ void Connection::close_socket() {
   pending_ = nullptr;
   in_flight_ = 0;
   socket_->handle.data = nullptr;
-  uv_close(&socket_->handle, [](uv_handle_t* handle) { delete reinterpret_cast<Socket*>(handle); });
+  uv_close(&socket_->handle, Socket::free);
   socket_ = nullptr;
 }
 
@@ -70,7 +71,7 @@ int Connection::fd() const {
 }
 
 bool Connection::accept(uv_stream_t* server, bool unix_socket) {
-  socket_ = new Socket;
+  socket_ = Socket::make(unix_socket);
   if (unix_socket)
     uv_pipe_init(flusher_.loop.uv(), &socket_->pipe, 0);
   else
@@ -82,7 +83,7 @@ bool Connection::accept(uv_stream_t* server, bool unix_socket) {
 }
 
 int Connection::connect(const sockaddr* address) {
-  socket_ = new Socket;
+  socket_ = Socket::make(address->sa_family == AF_UNIX);
   auto* request = new uv_connect_t;
   auto connected = [](uv_connect_t* done, int status) {
     auto* self = static_cast<Connection*>(done->handle->data);

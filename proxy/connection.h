@@ -70,7 +70,7 @@ class Connection final : public Wire {
 
  private:
   friend class Flusher;
-  struct Socket;  // the libuv handle; frees itself when closed
+  union Socket;  // the libuv handle; frees itself when closed
   struct Pending;
   enum class State : std::uint8_t { kOpen, kFlushing, kLingering, kClosed };
 

@@ -14,6 +14,7 @@ namespace outrider {
 
 namespace {
 constexpr std::size_t kPrefaceBytes = 24;
+constexpr Millis kParkAfter{250};
 }
 
 Downstream::Downstream(Listener& listener)
@@ -22,7 +23,6 @@ Downstream::Downstream(Listener& listener)
       timer_(listener.worker().loop(), call_member<&Downstream::on_timer, Downstream>, this) {
   info_.listener = listener.snapshot().config;
   info_.listener_label = listener.snapshot().label;
-  info_.listener_port = listener.snapshot().port_text;
 }
 
 Downstream::~Downstream() {
@@ -39,7 +39,7 @@ bool Downstream::accept(uv_stream_t* server) {
   if (settings.tcp)
     codec_ = make_tcp_server(wire_, *this);
   else if (!settings.http2)
-    codec_ = make_h1_server(wire_, *this, codec_settings());
+    parked_ = true;  // HTTP/1 whatever comes: no codec before it is needed
   else if (!settings.http1)
     codec_ = make_h2_server(wire_, *this, codec_settings());
   if (codec_ != nullptr && draining_) codec_->drain(false);
@@ -51,18 +51,20 @@ bool Downstream::accept(uv_stream_t* server) {
 
 CodecSettings Downstream::codec_settings() const {
   const config::ListenerLimits& limits = info_.listener->limits;
-  return {.scheme = info_.scheme,
+  // A parked connection's codec starts anew, its count of requests does not.
+  const std::uint64_t requests = limits.requests == 0 ? 0 : limits.requests - std::min<std::uint64_t>(requests_, limits.requests - 1);
+  return {.scheme = info_.scheme(),
           .max_header_bytes = limits.headers,
           .max_target_bytes = limits.target,
           .max_fields = limits.fields,
           .max_streams = static_cast<std::uint32_t>(limits.streams),
-          .max_requests = limits.requests};
+          .max_requests = requests};
 }
 
 bool Downstream::learn_peer() {
   if (info_.unix_socket) {
     info_.local = true;
-    info_.ip_text = ip_text_;
+    info_.ip_text = "unix";
     return true;
   }
   sockaddr_storage storage{};
@@ -80,18 +82,25 @@ bool Downstream::learn_peer() {
   }
   static constexpr std::array<std::uint8_t, 12> kMapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
   const bool v4 = std::equal(kMapped.begin(), kMapped.end(), info_.ip.begin());
-  inet_ntop(v4 ? AF_INET : AF_INET6, info_.ip.data() + (v4 ? 12 : 0), ip_text_, sizeof(ip_text_));
-  info_.ip_text = ip_text_;
-  info_.local = v4 ? info_.ip[12] == 127 : std::strcmp(ip_text_, "::1") == 0;
+  char text[INET6_ADDRSTRLEN];
+  inet_ntop(v4 ? AF_INET : AF_INET6, info_.ip.data() + (v4 ? 12 : 0), text, sizeof(text));
+  const std::size_t size = std::strlen(text);
+  char* const to = size < sizeof(ip_text_) ? ip_text_ : (long_ip_text_ = std::make_unique<char[]>(size)).get();
+  std::memcpy(to, text, size);
+  info_.ip_text = {to, size};
+  info_.local = v4 ? info_.ip[12] == 127 : info_.ip_text == "::1";
   info_.trusted = std::any_of(info_.listener->trust.begin(), info_.listener->trust.end(),
                               [this](const config::Cidr& range) { return range.contains(info_.ip); });
   return true;
 }
 
 void Downstream::choose_codec(std::string_view bytes) {
-  first_bytes_.append(bytes.substr(0, kPrefaceBytes - first_bytes_.size()));
-  const Preface preface = detect_preface(first_bytes_);
+  if (first_bytes_ == nullptr) first_bytes_ = std::make_unique<std::string>();
+  first_bytes_->append(bytes.substr(0, kPrefaceBytes - first_bytes_->size()));
+  const Preface preface = parked_ ? Preface::kHttp1 : detect_preface(*first_bytes_);
   if (preface == Preface::kMore) return;
+  parked_ = false;
+  http1_ = preface == Preface::kHttp1;
   codec_ = preface == Preface::kHttp2 ? make_h2_server(wire_, *this, codec_settings())
                                       : make_h1_server(wire_, *this, codec_settings());
   if (draining_) codec_->drain(false);
@@ -99,12 +108,11 @@ void Downstream::choose_codec(std::string_view bytes) {
 
 void Downstream::on_bytes(std::string_view bytes) {
   if (codec_ == nullptr) {
-    const std::size_t kept = first_bytes_.size();
+    const std::size_t kept = first_bytes_ == nullptr ? 0 : first_bytes_->size();
     choose_codec(bytes);
     if (codec_ == nullptr) return;
-    const std::string before = first_bytes_.substr(0, kept);
-    first_bytes_ = std::string();
-    if (!before.empty()) codec_->feed(before);
+    const auto before = std::move(first_bytes_);
+    if (kept != 0) codec_->feed(std::string_view(*before).substr(0, kept));
     if (wire_.closing()) return;
   }
   codec_->feed(bytes);
@@ -139,7 +147,7 @@ void Downstream::on_closed() {
 }
 
 RequestSink* Downstream::on_stream(CodecStream& stream) {
-  had_request_ = true;
+  ++requests_;
   Stream* exchange = Stream::create(*this, stream);
   exchange->insert_before(streams);
   return &exchange->request_sink();
@@ -161,22 +169,39 @@ void Downstream::watch() {
   if (wire_.closing() || info_.listener->tcp) return;
   const config::ListenerTimeouts& timeouts = info_.listener->timeouts;
   Watch wanted = Watch::kNone;
-  if (codec_ == nullptr || codec_->in_head() || !had_request_)
+  if (requests_ == 0 || (codec_ != nullptr ? codec_->in_head() : !parked_))
     wanted = Watch::kHeader;
   else if (!streams.linked())
     wanted = Watch::kIdle;
   if (wanted == watch_) return;
   watch_ = wanted;
-  const Millis limit = wanted == Watch::kHeader ? timeouts.header : timeouts.idle;
+  waited_ = false;
   if (wanted == Watch::kNone) return;  // what is armed finds nothing to do, and moving it later is cheap
-  if (limit.count() == 0)
+  if (wanted == Watch::kIdle)
+    timer_.start(timeouts.idle.count() == 0 ? kParkAfter : std::min(timeouts.idle, kParkAfter));
+  else if (timeouts.header.count() == 0)
     timer_.stop();
   else
-    timer_.start(limit);
+    timer_.start(timeouts.header);
+}
+
+// An idle HTTP/1 connection keeps its socket and its counts; a codec is made again when bytes come.
+void Downstream::park() {
+  const Millis idle = info_.listener->timeouts.idle;
+  if (http1_ && codec_->idle()) {
+    codec_ = nullptr;
+    parked_ = true;
+  }
+  if (idle.count() != 0) timer_.start(idle - std::min(idle, kParkAfter));
 }
 
 void Downstream::on_timer() {
   if (watch_ == Watch::kNone) return;
+  if (watch_ == Watch::kIdle && !waited_) {
+    waited_ = true;
+    park();
+    return;
+  }
   if (watch_ == Watch::kHeader && codec_ != nullptr && codec_->in_head())
     codec_->expire_head();
   else if (codec_ != nullptr && watch_ == Watch::kIdle)

@@ -41,19 +41,24 @@ class Downstream final : public ListNode, private Connection::Events, private Se
   CodecSettings codec_settings() const;
   void choose_codec(std::string_view bytes);
   void watch();  // which timer runs now
+  void park();
   void on_timer();
 
   Listener& listener_;
   Connection wire_;
   std::unique_ptr<Codec> codec_;
-  std::string first_bytes_;  // until the protocol is known
+  std::unique_ptr<std::string> first_bytes_;  // until the protocol is known
   ClientInfo info_;
-  char ip_text_[48] = "unix";
+  char ip_text_[16];
+  std::unique_ptr<char[]> long_ip_text_;  // of IPv6
+  std::uint64_t requests_ = 0;
   enum class Watch : std::uint8_t { kNone, kHeader, kIdle };
   Watch watch_ = Watch::kNone;
   Timer timer_;
   bool admitted_ = false;
-  bool had_request_ = false;
+  bool http1_ = false;
+  bool parked_ = false;  // HTTP/1 without a codec
+  bool waited_ = false;  // idle for kParkAfter already
   bool draining_ = false;
 };
 

@@ -78,7 +78,7 @@ Stream::Stream(Downstream& owner, CodecStream& client)
       idle_timer_(worker_.loop(), call_member<&Stream::on_idle_timeout, Stream>, this),
       watch_timer_(worker_.loop(), call_member<&Stream::on_watch, Stream>, this) {
   x_.started_ns = worker_.loop().now_ns();
-  x_.request.scheme = x_.client.scheme;
+  x_.request.scheme = x_.client.scheme();
   last_moved_ms_ = worker_.loop().now_ms();
   ++worker_.open_streams_;
 }
