@@ -55,13 +55,13 @@ void check_route(Draft& draft, const Value& at, const Route& route) {
   Check check(draft, at, route);
   if (route.redirect && !route.redirect->path.empty()) check.path(route.redirect->path, route.redirect->mark, "redirect");
   if (route.respond)
-    for (const auto& [name, value] : route.respond->headers) check.value(value, route.respond->mark, "respond");
+    for (const auto& [name, value] : route.respond->headers) check.value(value, route.respond->mark, "a header");
   if (route.policies.empty()) return;
   const Policy& policy = route.policies.front();  // targets differ in what services say, and those say none of this
   if (policy.rewrite_path) check.path(policy.rewrite_path->value, policy.rewrite_path->mark, "rewrite");
   for (const HeaderEdits* edits : {&policy.request_headers, &policy.response_headers}) {
-    check.fields(edits->set, "headers");
-    check.fields(edits->add, "headers");
+    check.fields(edits->set, "a header");
+    check.fields(edits->add, "a header");
   }
 }
 

@@ -33,6 +33,13 @@ std::size_t distance(std::string_view a, std::string_view b, std::size_t limit) 
   return std::min(above[b.size()], limit);
 }
 
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c | 0x20);
+  return out;
+}
+
 // `FILE:LINE:COL: error: PATH: TEXT [CODE]` in parts, because JSON has them apart.
 std::string message(const Diagnostic& diagnostic) {
   if (diagnostic.path.empty()) return diagnostic.text;
@@ -41,19 +48,18 @@ std::string message(const Diagnostic& diagnostic) {
 
 bool continues(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
-// The line as a terminal may have it: no control bytes, not endless; `column` moves with what is cut.
-std::string shown(std::string_view line, std::size_t& column) {
+// The part of a line around `column` (1-based) as a terminal may have it: no control bytes, not endless.
+std::string excerpt(std::string_view line, std::uint32_t column, std::uint32_t& offset) {
   std::size_t from = 0;
   if (line.size() > kShownBytes && column > kShownBytes / 2) {
-    from = column - kShownBytes / 2;
+    from = std::min<std::size_t>(column - kShownBytes / 2, line.size());
     while (from < line.size() && continues(line[from])) ++from;
   }
   std::string out(line.substr(from, kShownBytes));
-  while (!out.empty() && from + out.size() < line.size() && continues(line[from + out.size()]))
-    out.pop_back();
-  column -= std::min(column, from);
+  while (!out.empty() && from + out.size() < line.size() && continues(line[from + out.size()])) out.pop_back();
   for (char& c : out)
-    if (static_cast<unsigned char>(c) < 0x20 && c != '\t') c = '?';
+    if ((static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f) c = '?';
+  offset = static_cast<std::uint32_t>(from);
   return out;
 }
 
@@ -104,7 +110,7 @@ std::vector<Diagnostic> Diagnostics::take() {
     Diagnostic& to = out.emplace_back();
     if (item.source != nullptr) {
       to.file = item.source->name;
-      to.source = item.source->line(item.place.line);
+      to.source = excerpt(item.source->line(item.place.line), item.place.column, to.source_offset);
     }
     to.line = item.place.line;
     to.column = item.place.column;
@@ -122,15 +128,18 @@ std::vector<Diagnostic> Diagnostics::take() {
 
 std::string_view nearest(std::string_view wrong, std::span<const std::string_view> known) {
   std::size_t best = wrong.size() <= 2 ? 2 : std::min<std::size_t>(wrong.size() / 3 + 2, 4);
+  const std::string word = lower(wrong);
   std::string_view found;
   for (const std::string_view name : known) {
-    const std::size_t far = distance(wrong, name, best);
+    const std::size_t far = distance(word, lower(name), best);
     if (far < best) {
       best = far;
       found = name;
     }
   }
-  return found;
+  if (!found.empty() || word.size() < 3) return found;
+  const auto begins = std::find_if(known.begin(), known.end(), [&](std::string_view name) { return lower(name).starts_with(word); });
+  return begins != known.end() ? *begins : found;  // `addr`
 }
 
 std::string render(const Diagnostic& diagnostic) {
@@ -139,11 +148,10 @@ std::string render(const Diagnostic& diagnostic) {
   out += diagnostic.severity == Severity::kError ? "error: " : "warning: ";
   out += message(diagnostic) + " [" + diagnostic.code + "]\n";
   if (!diagnostic.source.empty()) {
-    std::size_t column = diagnostic.column > 0 ? diagnostic.column - 1 : 0;
-    const std::string line = shown(diagnostic.source, column);
-    out += "    " + line + "\n    ";
-    for (std::size_t i = 0; i < column && i < line.size(); ++i)
-      if (!continues(line[i])) out += line[i] == '\t' ? '\t' : ' ';
+    const std::size_t column = diagnostic.column - std::min(diagnostic.column, diagnostic.source_offset + 1);
+    out += "    " + diagnostic.source + "\n    ";
+    for (std::size_t i = 0; i < std::min(column, diagnostic.source.size()); ++i)
+      if (!continues(diagnostic.source[i])) out += diagnostic.source[i] == '\t' ? '\t' : ' ';
     out += "^\n";
   }
   if (!diagnostic.suggestion.empty()) out += "    did you mean '" + diagnostic.suggestion + "'?\n";

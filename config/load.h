@@ -21,7 +21,8 @@ struct Diagnostic {
   std::string text;
   std::string code;        // kebab-case
   std::string suggestion;  // nearest known name, or empty
-  std::string source;      // the line of the file, for the caret
+  std::string source;      // the line of the file around the column, for the caret
+  std::uint32_t source_offset = 0;  // bytes of the line left out in front of it
 };
 
 struct Loaded {

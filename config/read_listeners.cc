@@ -67,7 +67,8 @@ void warn_http_keys(const Map& map) {
     if (!value) continue;
     for (std::uint32_t i = 0; i < value->entries(); ++i) {
       const Value entry = value->entry(i);
-      if (entry.name() != "connections" && entry.name() != "per_client" && entry.name() != "idle")
+      const bool known = find_key(group == "limits" ? Section::kListenerLimits : Section::kListenerTimeouts, entry.name());
+      if (known && entry.name() != "connections" && entry.name() != "per_client" && entry.name() != "idle")
         entry.warn("no-effect", "has no effect on raw TCP");
     }
   }

@@ -63,6 +63,7 @@ void read_metrics(const Value& value, Telemetry& telemetry) {
     telemetry.metrics = false;
     return;
   }
+  if (!value.is_map()) return value.wrong_type("a map or false");
   const Map map(value, Section::kMetrics);
   if (!map) return;
   if (const auto address = map["address"]) telemetry.metrics_written = read_bound(*address, telemetry.metrics_address);
@@ -74,8 +75,9 @@ void read_admin(const Value& value, Admin& admin) {
     admin.on = false;
     return;
   }
+  if (!value.is_map()) return value.wrong_type("a map or false");
   const Map map(value, Section::kAdmin);
-  const auto address = map ? map["address"] : std::nullopt;
+  const auto address = map["address"];
   if (!address || !read_bound(*address, admin.address)) return;
   admin.written = true;
   if (!is_loopback(admin.address))

@@ -241,8 +241,12 @@ void Map::check_key(std::uint32_t entry) {
   const Key* key = find_key(section_, value.name());
   if (key == nullptr) {
     if (section_ == Section::kTop && value.name().starts_with("x-")) return;
-    if (value.name() == "<<" || value.name().empty()) return;  // reported as a trap
-    value.error_at_key("unknown-key", "unknown key", nearest_key(section_, value.name()));
+    if (value.name() == "<<" || value.name().empty() || value.is_null()) return;  // reported as a trap
+    const bool of_route = section_ == Section::kPolicy || section_ == Section::kService || section_ == Section::kDefaultService;
+    if (of_route && find_key(Section::kRoute, value.name()) != nullptr)
+      value.error_at_key("unknown-key", "unknown key: it stands on a route");
+    else
+      value.error_at_key("unknown-key", "unknown key", nearest_key(section_, value.name()));
   } else if (key->type == Type::kLater) {
     value.error_at_key(kNotYet, "not supported yet");
   }

@@ -37,9 +37,9 @@ class Feed final : public std::streambuf {
     for (const char c : piece) {
       opened_ += c == '[' || c == '{' ? 1 : 0;
       opened_ -= (c == ']' || c == '}') && opened_ > 0 ? 1 : 0;
-      entries_ += c == ',' || c == '[' || c == '{' ? 1 : 0;
+      entries_ += std::string_view(",[{!&").find(c) != std::string_view::npos ? 1 : 0;
     }
-    tripped_ = opened_ > 64 * limits::kConfigDepth || entries_ > 2 * limits::kConfigNodes;
+    tripped_ = opened_ > 64 * limits::kConfigDepth || entries_ > limits::kConfigNodes;
     if (tripped_) return traits_type::eof();
     char* start = const_cast<char*>(piece.data());  // std::streambuf's interface; nothing writes through it
     setg(start, start, start + piece.size());
@@ -62,7 +62,7 @@ class Builder final : public YAML::EventHandler {
 
   bool run();
 
-  void OnDocumentStart(const YAML::Mark&) override;
+  void OnDocumentStart(const YAML::Mark& mark) override;
   void OnDocumentEnd() override;
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override;
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override;
@@ -102,7 +102,7 @@ class Builder final : public YAML::EventHandler {
   bool in_flow() const { return !frames_.empty() && frames_.back().node.flow; }
   std::string path() const;
   Diagnostics::Item item(Place place, std::string_view code, std::string text) const;
-  [[noreturn]] void stop(std::size_t offset, const char* code, std::string text);
+  [[noreturn]] void stop(std::size_t offset, std::string_view code, std::string text);
   void count(std::size_t nodes, std::size_t offset);
   void check_indent(std::size_t offset);
   void check_tag(const std::string& tag, Kind kind, std::size_t offset);
@@ -111,7 +111,7 @@ class Builder final : public YAML::EventHandler {
   void close();
   void add(const Node& node, std::size_t anchor, std::size_t weight, std::size_t height);
   std::string_view keep(std::size_t offset, bool quoted, const std::string& value);
-  void check_duplicates(const Frame& frame);
+  void drop_duplicates(const Frame& frame);
   void syntax(const YAML::Exception& error);
 
   Source& source_;
@@ -122,7 +122,8 @@ class Builder final : public YAML::EventHandler {
   std::vector<Node> pending_;  // children of open collections
   std::vector<Anchored> anchors_;
   std::size_t nodes_ = 0;
-  std::size_t last_ = 0;  // offset behind the scalar read last
+  Scalar last_;
+  std::size_t start_ = 0;  // of the document
   Document document_;
   bool complete_ = true;
 };
@@ -134,14 +135,15 @@ bool Builder::run() {
     while (parser.HandleNextDocument(*this)) {
     }
   } catch (const Stop&) {
-    return false;
+    complete_ = false;
   } catch (const YAML::Exception& error) {
     if (!feed_.tripped()) syntax(error);
     complete_ = false;
   }
   if (feed_.tripped()) {
-    diagnostics_.add(item({}, "yaml-too-many-nodes",
-                          "nesting over 64 levels, or over 500 000 values, before the first could be read"));
+    diagnostics_.add({&source_, {}, Severity::kError, {},
+                      "nesting over 64 levels or over 500000 values, before the first of them could be read",
+                      "yaml-too-many-nodes", {}});
     return false;
   }
   return complete_;
@@ -166,8 +168,9 @@ Diagnostics::Item Builder::item(Place place, std::string_view code, std::string 
   return {&source_, place, Severity::kError, path(), std::move(text), std::string(code), {}};
 }
 
-void Builder::stop(std::size_t offset, const char* code, std::string text) {
-  diagnostics_.add(item(source_.place(offset), code, std::move(text)));
+void Builder::stop(std::size_t offset, std::string_view code, std::string text) {
+  // What follows a text that was cut is not its author's fault.
+  if (!feed_.tripped()) diagnostics_.add(item(source_.place(offset), code, std::move(text)));
   throw Stop{};
 }
 
@@ -197,8 +200,9 @@ void Builder::check_tag(const std::string& tag, Kind kind, std::size_t offset) {
   document_.traps.push_back(item(source_.place(offset), "yaml-tag", std::move(text)));
 }
 
-void Builder::OnDocumentStart(const YAML::Mark&) {
+void Builder::OnDocumentStart(const YAML::Mark& mark) {
   document_ = {};
+  start_ = static_cast<std::size_t>(mark.pos);
   frames_.clear();
   pending_.clear();
   anchors_.clear();
@@ -217,7 +221,7 @@ void Builder::OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) {
   Node node;
   node.flow = in_flow();
   const bool written = is_null_word(word_at(source_.text, offset));
-  const Place place = source_.place(written ? offset : empty_value(source_.text, offset));
+  const Place place = source_.place(frames_.empty() ? start_ : written ? offset : empty_value(source_.text, offset));
   node.line = place.line;
   node.column = place.column;
   if (at_key()) {
@@ -225,12 +229,12 @@ void Builder::OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) {
     node.kind = Kind::kScalar;
   } else if (!frames_.empty()) {
     const bool keyed = frames_.back().node.kind == Kind::kMap;
-    const bool colon = !keyed || colon_follows(source_.text, last_);
+    const bool colon = !keyed || colon_follows(source_.text, last_.end);
     if (written) {
       document_.traps.push_back(item(place, "yaml-null", "null is no value here: leave the key out, or quote text"));
     } else if (!colon) {
       const Node& key = pending_.back();
-      const bool braced = source_.text[frames_.back().offset + 1] == key.text.front() && source_.text[last_] == '}';
+      const bool braced = source_.text[frames_.back().offset + 1] == key.text.front() && source_.text[last_.end] == '}';
       std::string text(braced ? "'{" : "'");
       text += key.text;
       text += braced ? "}' must be quoted: text that begins with '{' is read as a map"
@@ -284,7 +288,12 @@ void Builder::OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anc
   node.text = keep(offset, node.quoted, value);
   const bool key = at_key();
   node.reference = !key && node.text.find("${") != std::string_view::npos;
-  last_ = offset + value.size() + (node.quoted ? 2 : 0);
+  const std::size_t begin = node.quoted ? skip_properties(source_.text, offset) : offset;
+  const std::size_t closed = quote_end(source_.text, begin);
+  if (node.quoted && closed == std::string_view::npos) stop(begin, kSyntaxCode, "this quote is never closed");
+  last_ = {begin, node.quoted && closed > begin ? closed : begin + value.size()};
+  if (key && node.text.find("${") != std::string_view::npos)
+    document_.traps.push_back(item(node.place(), "env-in-key", "'" + value + "': ${…} stands in values, not in keys"));
   if (key && !node.quoted && value == "<<")
     document_.traps.push_back(
         item(node.place(), "yaml-merge-key", "merge keys are not read: share settings with `policies` and `use`"));
@@ -314,7 +323,7 @@ void Builder::open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_
 
 void Builder::close() {
   Frame frame = frames_.back();
-  if (frame.node.kind == Kind::kMap) check_duplicates(frame);
+  if (frame.node.kind == Kind::kMap) drop_duplicates(frame);
   frames_.pop_back();
   const std::size_t children = pending_.size() - frame.start;
   frame.node.first = static_cast<std::uint32_t>(tree_.nodes_.size());
@@ -340,37 +349,53 @@ void Builder::add(const Node& node, std::size_t anchor, std::size_t weight, std:
   feed_.progress();
 }
 
-void Builder::check_duplicates(const Frame& frame) {
+// The later of two goes, so that nothing further is said of it.
+void Builder::drop_duplicates(const Frame& frame) {
   const std::size_t entries = (pending_.size() - frame.start) / 2;
-  if (entries < 2) return;
   const auto key = [&](std::size_t entry) -> const Node& { return pending_[frame.start + 2 * entry]; };
-  const auto report = [&](const Node& first, const Node& second) {
+  std::vector<std::size_t> dropped;
+  const auto check = [&](std::size_t first, std::size_t second) {
     std::string text = "duplicate key '";
-    text += second.text;
-    text += "', first at " + source_.name + ":" + std::to_string(first.line) + ":" + std::to_string(first.column);
-    Diagnostics::Item found = item(second.place(), "duplicate-key", std::move(text));
+    text += key(second).text;
+    text += "', first at " + source_.name + ":" + std::to_string(key(first).line) + ":" + std::to_string(key(first).column);
+    Diagnostics::Item found = item(key(second).place(), "duplicate-key", std::move(text));
     if (!found.path.empty()) found.path += '.';
-    found.path += second.text;
+    found.path += key(second).text;
     diagnostics_.add(std::move(found));
+    dropped.push_back(second);
   };
   if (entries <= 12) {
     for (std::size_t i = 1; i < entries; ++i)
       for (std::size_t j = 0; j < i; ++j)
         if (key(i).text == key(j).text) {
-          report(key(j), key(i));
+          check(j, i);
           break;
         }
-    return;
+  } else {
+    std::vector<std::size_t> order(entries);
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return key(a).text < key(b).text; });
+    for (std::size_t i = 1, first = 0; i < entries; ++i) {
+      if (key(order[i]).text == key(order[first]).text)
+        check(order[first], order[i]);
+      else
+        first = i;
+    }
+    std::sort(dropped.begin(), dropped.end());
   }
-  std::vector<std::size_t> order(entries);
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return key(a).text < key(b).text; });
-  for (std::size_t i = 1, first = 0; i < entries; ++i) {
-    if (key(order[i]).text == key(order[first]).text)
-      report(key(order[first]), key(order[i]));
-    else
-      first = i;
+  if (dropped.empty()) return;
+  std::size_t kept = 0;
+  auto next = dropped.begin();
+  for (std::size_t i = 0; i < entries; ++i) {
+    if (next != dropped.end() && *next == i) {
+      ++next;
+      continue;
+    }
+    pending_[frame.start + 2 * kept] = pending_[frame.start + 2 * i];
+    pending_[frame.start + 2 * kept + 1] = pending_[frame.start + 2 * i + 1];
+    ++kept;
   }
+  pending_.resize(frame.start + 2 * kept);
 }
 
 void Builder::syntax(const YAML::Exception& error) {

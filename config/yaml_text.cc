@@ -134,13 +134,68 @@ bool colon_follows(std::string_view text, std::size_t offset) {
   return offset < text.size() && text[offset] == ':';
 }
 
-TextError explain_syntax(std::string_view text, std::size_t offset, std::string_view message, std::size_t last,
+std::size_t skip_properties(std::string_view text, std::size_t offset) {
+  while (offset < text.size() && (text[offset] == '&' || text[offset] == '!')) {
+    while (offset < text.size() && !blank(text[offset]) && !line_end(text[offset])) ++offset;
+    while (offset < text.size() && (blank(text[offset]) || line_end(text[offset]))) ++offset;
+  }
+  return offset;
+}
+
+std::size_t quote_end(std::string_view text, std::size_t offset) {
+  if (offset >= text.size() || (text[offset] != '"' && text[offset] != '\'')) return offset;
+  const char quote = text[offset];
+  for (std::size_t i = offset + 1; i < text.size(); ++i) {
+    if (quote == '"' && text[i] == '\\') {
+      ++i;
+    } else if (text[i] == quote) {
+      const bool doubled = quote == '\'' && i + 1 < text.size() && text[i + 1] == quote;
+      if (!doubled) return i + 1;
+      ++i;
+    }
+  }
+  return std::string_view::npos;
+}
+
+namespace {
+
+// What unquoted text cannot begin with, or nothing.
+std::optional<TextError> start_trap(std::string_view text, std::size_t offset, std::string_view message) {
+  const auto error = [&](std::size_t at, std::string_view code, std::string_view what) {
+    std::string_view word = word_at(text, at);
+    if (word.empty()) word = text.substr(at, 1);
+    return TextError{at, std::string(code), quote(word) + " must be quoted: " + std::string(what)};
+  };
+  const auto sign = [&](char c) { return offset > 0 && offset < text.size() && text[offset] != c && text[offset - 1] == c; };
+  if (has(message, "anchor is not defined") || has(message, "alias"))
+    return error(sign('*') ? offset - 1 : offset, "yaml-alias", "unquoted text that begins with '*' is a YAML alias");
+  if (has(message, "anchor"))
+    return error(sign('&') ? offset - 1 : offset, "yaml-alias", "unquoted text that begins with '&' is a YAML anchor");
+  const char here = offset < text.size() ? text[offset] : '\0';
+  if (has(message, "unknown token") && (here == '%' || here == '@' || here == '`'))
+    return error(offset, "yaml-quote", std::string("unquoted text cannot begin with '") + here + "'");
+  return std::nullopt;
+}
+
+// A value that ended and text that goes on.
+std::optional<TextError> tail_trap(std::string_view text, std::size_t offset, Scalar last) {
+  const bool quoted = last.end > last.begin && last.end <= text.size() && (text[last.end - 1] == '"' || text[last.end - 1] == '\'');
+  const std::string_view between = text.substr(std::min(last.end, offset), offset - std::min(last.end, offset));
+  if (between.find_first_not_of(" \t") != std::string_view::npos) return std::nullopt;
+  if (quoted && text.substr(last.begin, last.end - last.begin).find('\n') != std::string_view::npos)
+    return TextError{last.begin, std::string(kSyntaxCode),
+                     "this quote is closed on a later line, and text goes on behind it: is the closing quote missing?"};
+  if (quoted) return TextError{offset, std::string(kSyntaxCode), "text behind the closing quote: quote all of the value"};
+  return std::nullopt;
+}
+
+}  // namespace
+
+TextError explain_syntax(std::string_view text, std::size_t offset, std::string_view message, Scalar last,
                          std::size_t open) {
   offset = std::min(offset, text.size());
-  const char here = offset < text.size() ? text[offset] : '\0';
-  const char before = offset > 0 ? text[offset - 1] : '\0';
   const bool flow = open != std::string_view::npos;
-  const auto error = [&](std::size_t at, std::string_view code, std::string what) {
+  const auto error = [](std::size_t at, std::string_view code, std::string what) {
     return TextError{at, std::string(code), std::move(what)};
   };
   std::size_t word = offset;
@@ -148,22 +203,13 @@ TextError explain_syntax(std::string_view text, std::size_t offset, std::string_
   if (!flow)
     if (const auto tab = tab_in_indent(text, word))
       return error(*tab, "yaml-tab", "a tab cannot indent in YAML: use spaces");
-  if (has(message, "anchor is not defined") || has(message, "alias"))
-    return error(offset, "yaml-alias",
-                 quote(word_at(text, offset)) + " must be quoted: unquoted text that begins with '*' is a YAML alias");
-  if (has(message, "anchor"))
-    return error(offset, "yaml-alias",
-                 quote(word_at(text, offset)) + " must be quoted: unquoted text that begins with '&' is a YAML anchor");
+  if (auto trap = start_trap(text, offset, message)) return *trap;
   if (auto trap = flow_trap(text, offset, message)) return *trap;
   if (has(message, "EOF in scalar")) {
-    const std::size_t quote_at = text.find_first_of("\"'", std::min(last, text.size()));
+    const std::size_t quote_at = text.find_first_of("\"'", std::min(last.end, text.size()));
     return error(quote_at != std::string_view::npos ? quote_at : offset, kSyntaxCode, "this quote is never closed");
   }
-  if (has(message, "unknown token") && (here == '%' || here == '@' || here == '`'))
-    return error(offset, "yaml-quote",
-                 quote(word_at(text, offset)) + " must be quoted: unquoted text cannot begin with '" + here + "'");
-  if (before == '"' || before == '\'')
-    return error(offset, kSyntaxCode, "text behind the closing quote: quote all of the value");
+  if (auto trap = tail_trap(text, offset, last)) return *trap;
   if (has(message, "map value"))
     return error(offset, kSyntaxCode,
                  "unexpected ':': a key at the wrong indentation, or unquoted text with ': ' in it (quote it)");

@@ -28,9 +28,19 @@ bool is_null_word(std::string_view word);
 std::size_t empty_value(std::string_view text, std::size_t offset);
 // Whether the key that ends at `offset` is followed by its colon.
 bool colon_follows(std::string_view text, std::size_t offset);
-// The parser's `message` at `offset`, in words that say what to do. `last`: end of the last scalar that was read;
-// `open`: offset of the innermost open bracket, npos for none.
-TextError explain_syntax(std::string_view text, std::size_t offset, std::string_view message, std::size_t last,
+// The offset behind the quote that closes the one at `offset`, npos when none does. yaml-cpp ends it silently at the end
+// of the text. Not a quote: `offset`.
+std::size_t quote_end(std::string_view text, std::size_t offset);
+// Behind the anchor and tag that stand in front of a value.
+std::size_t skip_properties(std::string_view text, std::size_t offset);
+
+struct Scalar {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+};
+// The parser's `message` at `offset`, in words that say what to do. `last`: the scalar read last; `open`: offset of the
+// innermost open bracket, npos for none.
+TextError explain_syntax(std::string_view text, std::size_t offset, std::string_view message, Scalar last,
                          std::size_t open);
 
 }  // namespace outrider::config::yaml
