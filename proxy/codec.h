@@ -13,6 +13,10 @@
 // Callbacks come from inside feed(), pump(), on_flushed() or on_broken(), never from inside a call the owner makes on the
 // stream, so the owner's call stack is its own. The owner may call any method of any stream from inside a callback.
 //
+// An upgrade over HTTP/1 has no body: on_head(last) and send_request(last) end that half, on_sent() included. Status 101 opens both
+// halves again: on_body and send_body go on until their own `last`, and on_sent() comes a second time. What is sent before the answer
+// waits in the codec; any other status drops it.
+//
 // Views given to on_body are valid during the call. Views in heads and trailers live in the sink's arena. Views that the owner
 // passes in send_head/send_trailers stay valid until on_sent(), on_reset(), or reset()/release() has returned; views passed to
 // send_body only during the call.

@@ -1,11 +1,13 @@
 // HTTP/1 towards upstreams: one exchange at a time. The codec is its own stream.
-// Invariant: a connection is used again only when the request was written whole and the response ended where it said it would, with
-// nothing behind it; whatever else comes is dropped and the connection closes, so no answer can reach the wrong request.
+// Invariant: a connection is used again only when the request was written whole and the response
+// ended where it said it would, with nothing behind it; whatever else comes is dropped and the
+// connection closes, so no answer can reach the wrong request.
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "proxy/codec.h"
+#include "proxy/h1_body.h"
 #include "proxy/h1_parser.h"
 #include "proxy/h1_write.h"
 #include "proxy/websocket.h"
@@ -43,15 +45,18 @@ class H1Client final : public Codec, private CodecStream {
   struct Upgrade {
     std::string token;
     WebsocketKey key{};
-    bool ours = false;        // the key is: so the answer to it is checked, and kept from whoever has no key
-    std::string early;        // body bytes before the answer
+    bool ours =
+        false;  // the key is: so the answer to it is checked, and kept from whoever has no key
+    std::string early;  // body bytes before the answer
     bool early_end = false;
   };
 
   void send_request(const RequestHead& head, bool last) override;
   void send_body(std::string_view bytes, bool last) override;
   void send_trailers(const Headers& trailers) override;
-  std::size_t queued() const override { return wire_.out.size() + (upgrade_ ? upgrade_->early.size() : 0); }
+  std::size_t queued() const override {
+    return wire_.out.size() + (upgrade_ ? upgrade_->early.size() : 0);
+  }
   void hold(bool held) override;
   void reset(ResetCode code) override;
   void release() override;
@@ -115,7 +120,8 @@ void H1Client::send_request(const RequestHead& head, bool last) {
   } else if (!last) {
     kind = Outgoing::Kind::kChunked;
     framing.chunked = true;
-  } else if (head.method == Method::kPost || head.method == Method::kPut || head.method == Method::kPatch) {
+  } else if (head.method == Method::kPost || head.method == Method::kPut ||
+             head.method == Method::kPatch) {
     framing.length = 0;  // RFC 9110 §8.6: their bodies are expected
   }
   head_request_ = head.method == Method::kHead;
@@ -132,7 +138,8 @@ void H1Client::prepare_upgrade(const RequestHead& head, h1::Framing& framing) {
   upgrade_ = std::make_unique<Upgrade>();
   upgrade_->token = head.upgrade;
   framing.upgrade = upgrade_->token;
-  if (head.upgrade != "websocket" || head.headers.find(HeaderId::kSecWebsocketKey) != nullptr) return;
+  if (head.upgrade != "websocket" || head.headers.find(HeaderId::kSecWebsocketKey) != nullptr)
+    return;
   upgrade_->key = make_websocket_key();
   upgrade_->ours = true;
   framing.websocket_key = {upgrade_->key.data(), upgrade_->key.size()};
@@ -198,7 +205,8 @@ void H1Client::feed(std::string_view bytes) {
   }
 }
 
-// Of no response that was asked for: nothing that comes behind can be trusted to belong to a later request either.
+// Of no response that was asked for: nothing that comes behind can be trusted to belong to a later
+// request either.
 void H1Client::unasked_bytes() {
   reusable_ = false;
   if (sink_ == nullptr)
@@ -267,7 +275,8 @@ void H1Client::begin_body(ResponseHead& head, const h1::MessageInfo& info) {
 void H1Client::response_is_whole() {
   collector_.clear();
   in_ = In::kWhole;
-  // An upstream that answers before it has read the request may not read the rest, or read it as the next one.
+  // An upstream that answers before it has read the request may not read the rest, or read it as
+  // the next one.
   if (!out_.ended() || !wire_.out.empty()) reusable_ = false;
 }
 
@@ -279,7 +288,8 @@ void H1Client::switch_protocols(ResponseHead& head, const h1::MessageInfo& info)
   const std::unique_ptr<Upgrade> upgrade = std::move(upgrade_);
   if (upgrade->ours) {
     const WebsocketAccept accept = websocket_accept({upgrade->key.data(), upgrade->key.size()});
-    if (head.headers.get(HeaderId::kSecWebsocketAccept) != std::string_view(accept.data(), accept.size())) {
+    if (head.headers.get(HeaderId::kSecWebsocketAccept) !=
+        std::string_view(accept.data(), accept.size())) {
       protocol_error("a wrong Sec-WebSocket-Accept");
       return;
     }
@@ -338,15 +348,17 @@ void H1Client::on_eof() {
     in_ = In::kWhole;
     sink_->on_body({}, true);
   } else if (in_ != In::kWhole) {
-    end_stream(Reason::kUpstreamReset, in_ == In::kBody ? "the upstream closed the connection within the body"
-                                                        : "the upstream closed the connection before the response");
+    end_stream(Reason::kUpstreamReset,
+               in_ == In::kBody ? "the upstream closed the connection within the body"
+                                : "the upstream closed the connection before the response");
   }
 }
 
 void H1Client::on_broken() {
   closed_ = true;
   if (ResponseSink* sink = std::exchange(sink_, nullptr))
-    sink->on_reset({Reason::kUpstreamReset, Origin::kUpstream, !wrote_}, "the upstream reset the connection");
+    sink->on_reset({Reason::kUpstreamReset, Origin::kUpstream, !wrote_},
+                   "the upstream reset the connection");
 }
 
 void H1Client::pump() {
@@ -383,7 +395,9 @@ void H1Client::fail() {
   wire_.wake();
 }
 
-void H1Client::protocol_error(std::string_view detail) { end_stream(Reason::kUpstreamProtocolError, detail); }
+void H1Client::protocol_error(std::string_view detail) {
+  end_stream(Reason::kUpstreamProtocolError, detail);
+}
 
 void H1Client::end_stream(Reason reason, std::string_view detail) {
   closed_ = true;
@@ -402,7 +416,8 @@ void H1Client::close(Wire::Close how) {
 
 }  // namespace
 
-// A connection that is free again says so by free_streams() when its stream is released; nothing else changes that.
+// A connection that is free again says so by free_streams() when its stream is released; nothing
+// else changes that.
 std::unique_ptr<Codec> make_h1_client(Wire& wire, ClientEvents&, const CodecSettings& settings) {
   static_assert(sizeof(H1Client) < 250, "idle connections are many");
   return std::make_unique<H1Client>(wire, settings);

@@ -1,11 +1,12 @@
-// See h1_parser.h. Order of refusals, the same for every cut of the input: what is wrong with a line's bytes or size as it comes, in
-// the order of the lines; then the syntax of fields; then what the fields mean.
+// See h1_parser.h. Order of refusals, the same for every cut of the input: what is wrong with a
+// line's bytes or size as it comes, in the order of the lines; then the syntax of fields; then what
+// the fields mean.
 #include "proxy/h1_parser.h"
 
 #include <llhttp.h>
 
 #ifdef __SSE2__
-#include <emmintrin.h>
+  #include <emmintrin.h>
 #endif
 
 #include <algorithm>
@@ -17,12 +18,17 @@
 
 namespace outrider::h1 {
 
-const BadRequest kHeadTimedOut{Reason::kClientTimeout, 0, "the request head did not arrive in time"};
+const BadRequest kHeadTimedOut{Reason::kClientTimeout, 0,
+                               "the request head did not arrive in time"};
 
 namespace {
 
-constexpr BadRequest bad(std::string_view detail, int status = 0) { return {Reason::kBadRequest, status, detail}; }
-constexpr BadRequest large(std::string_view detail, int status = 0) { return {Reason::kHeaderTooLarge, status, detail}; }
+constexpr BadRequest bad(std::string_view detail, int status = 0) {
+  return {Reason::kBadRequest, status, detail};
+}
+constexpr BadRequest large(std::string_view detail, int status = 0) {
+  return {Reason::kHeaderTooLarge, status, detail};
+}
 
 constexpr BadRequest kBareCr = bad("a CR without LF");
 constexpr BadRequest kBareLf = bad("a LF without CR");
@@ -52,51 +58,75 @@ constexpr BadRequest kLongLine = large("the request line is too long", 414);
 constexpr BadRequest kLongTarget = large("the request target is too long", 414);
 constexpr BadRequest kLargeHead = large("the header fields are too large");
 constexpr BadRequest kManyFields = large("too many header fields");
-constexpr BadRequest kBadChunkSize = bad("a malformed chunk size");
-constexpr BadRequest kBadExtension = bad("a malformed chunk extension");
-constexpr BadRequest kBadChunkLine = bad("a chunk line that does not end in CRLF");
-constexpr BadRequest kBadChunkEnd = bad("a chunk that does not end in CRLF");
-constexpr BadRequest kLongChunkLine = bad("a chunk line that is too long");
-constexpr BadRequest kManyExtensions = bad("too many chunk extensions");
 
 // RFC 9110 §5.6.2.
 constexpr auto kTokenBytes = [] {
   std::array<bool, 256> table{};
   for (std::size_t c = '0'; c <= '9'; ++c) table[c] = true;
   for (std::size_t c = 'a'; c <= 'z'; ++c) table[c] = table[c - 'a' + 'A'] = true;
-  for (const char c : std::string_view("!#$%&'*+-.^_`|~")) table[static_cast<unsigned char>(c)] = true;
+  for (const char c : std::string_view("!#$%&'*+-.^_`|~"))
+    table[static_cast<unsigned char>(c)] = true;
   return table;
 }();
 
-bool is_token(char c) { return kTokenBytes[static_cast<unsigned char>(c)]; }
-bool is_token(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return is_token(c); });
-}
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_control(unsigned char c) { return c < 0x20 || c == 0x7f; }
 
 bool starts_with_ignoring_case(std::string_view text, std::string_view prefix) {
   return text.size() >= prefix.size() && equal_ignoring_case(text.substr(0, prefix.size()), prefix);
 }
 
-// The next control byte (DEL is one) at or behind `at`; `size` if there is none.
-std::size_t next_control(const char* data, std::size_t at, std::size_t size) {
 #ifdef __SSE2__
-  const __m128i highest = _mm_set1_epi8(0x1f);
-  const __m128i del = _mm_set1_epi8(0x7f);
-  for (; at + 16 <= size; at += 16) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + at));
-    const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, highest), bytes);
-    const auto found = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(low, _mm_cmpeq_epi8(bytes, del))));
-    if (found != 0) return at + static_cast<std::size_t>(std::countr_zero(found));
-  }
-#endif
-  while (at < size && !is_control(static_cast<unsigned char>(data[at]))) ++at;
-  return at;
+unsigned controls_of(__m128i bytes) {
+  const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+  const __m128i del = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f));
+  return static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(low, del)));
 }
+#endif
+
+// The control bytes of a text (DEL is one), in order, each found once, sixteen bytes looked at
+// together.
+class Controls {
+ public:
+  Controls(std::string_view text, std::size_t from)
+      : data_(text.data()), size_(text.size()), at_(from) {}
+
+  // `size` of the text: no more.
+  std::size_t next() {
+    while (found_ == 0) {
+      if (at_ == size_) return size_;
+      base_ = at_;
+      load();
+    }
+    const std::size_t at = base_ + static_cast<std::size_t>(std::countr_zero(found_));
+    found_ &= found_ - 1;
+    return at;
+  }
+
+ private:
+  void load() {
+#ifdef __SSE2__
+    if (size_ - at_ >= 16) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data_ + at_));
+      found_ = controls_of(bytes);
+      at_ += 16;
+      return;
+    }
+#endif
+    for (unsigned bit = 1; at_ < size_ && bit < 1U << 16; ++at_, bit <<= 1)
+      if (is_control(static_cast<unsigned char>(data_[at_]))) found_ |= bit;
+  }
+
+  const char* const data_;
+  const std::size_t size_;
+  std::size_t at_;  // not looked at from here on
+  std::size_t base_ = 0;
+  unsigned found_ = 0;  // bits of the bytes from `base_` on
+};
 
 // One that ends at the colon; what follows is llhttp's to judge.
-bool has_field_name(std::string_view line) { return is_token(line.substr(0, line.find(':'))) && line.find(':') < line.size(); }
+bool has_field_name(std::string_view line) {
+  return is_token(line.substr(0, line.find(':'))) && line.find(':') < line.size();
+}
 
 Fault read_target(std::string_view method, std::string_view target, const HeadLimits& limits) {
   if (target.size() > limits.target_bytes) return &kLongTarget;
@@ -130,7 +160,8 @@ Fault read_request_line(std::string_view text, const HeadLimits& limits, StartLi
   if (!is_version(version)) return &kBadVersion;
   const std::size_t target_begin = method.size() + 1;
   if (text.size() - kVersionBytes - 1 < target_begin) return &kBadRequestLine;
-  const std::string_view target = text.substr(target_begin, text.size() - kVersionBytes - 1 - target_begin);
+  const std::string_view target =
+      text.substr(target_begin, text.size() - kVersionBytes - 1 - target_begin);
   if (Fault fault = read_target(method, target, limits)) return fault;
   if (version[5] != '1') return version[5] == '0' ? &kBadVersion : &kOtherVersion;
   if (version[7] > '1') return &kBadVersion;
@@ -146,14 +177,19 @@ constexpr std::size_t kStatusBegin = kVersionBytes + 1;
 constexpr std::size_t kReasonBegin = kStatusBegin + 3 + 1;
 
 Fault read_status_line(std::string_view text, StartLine& line) {
-  if (text.size() < kReasonBegin - 1 || text.substr(0, kHttp1.size()) != kHttp1 || (text[7] != '0' && text[7] != '1')) return &kBadStatusLine;
+  if (text.size() < kReasonBegin - 1 || text.substr(0, kHttp1.size()) != kHttp1 ||
+      (text[7] != '0' && text[7] != '1'))
+    return &kBadStatusLine;
   const char* const digits = text.data() + kStatusBegin;
-  if (text[kVersionBytes] != ' ' || digits[0] < '1' || digits[0] > '5' || !is_digit(digits[1]) || !is_digit(digits[2]))
+  if (text[kVersionBytes] != ' ' || digits[0] < '1' || digits[0] > '5' || !is_digit(digits[1]) ||
+      !is_digit(digits[2]))
     return &kBadStatusLine;
   if (text.size() >= kReasonBegin && text[kReasonBegin - 1] != ' ') return &kBadStatusLine;
   line = {.bytes = static_cast<std::uint32_t>(text.size()),
-          .target_bytes = static_cast<std::uint32_t>(text.size() < kReasonBegin ? 0 : text.size() - kReasonBegin),
-          .status = static_cast<std::uint16_t>((digits[0] - '0') * 100 + (digits[1] - '0') * 10 + (digits[2] - '0')),
+          .target_bytes = static_cast<std::uint32_t>(
+              text.size() < kReasonBegin ? 0 : text.size() - kReasonBegin),
+          .status = static_cast<std::uint16_t>((digits[0] - '0') * 100 + (digits[1] - '0') * 10 +
+                                               (digits[2] - '0')),
           .version = text[7] == '1' ? Version::kHttp11 : Version::kHttp10};
   return nullptr;
 }
@@ -165,29 +201,41 @@ std::uint32_t bound(std::size_t setting) {
 
 }  // namespace
 
+bool is_token(char c) { return kTokenBytes[static_cast<unsigned char>(c)]; }
+
+bool is_token(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return is_token(c); });
+}
+
 HeadLimits::HeadLimits(const CodecSettings& settings)
-    : line_bytes(bound(std::max(limits::kRequestLineBytes, std::size_t{bound(settings.max_target_bytes)} + limits::kMethodBytes + kVersionBytes + 2))),
+    : line_bytes(
+          bound(std::max(limits::kRequestLineBytes, std::size_t{bound(settings.max_target_bytes)} +
+                                                        limits::kMethodBytes + kVersionBytes + 2))),
       target_bytes(bound(settings.max_target_bytes)),
       header_bytes(bound(settings.max_header_bytes)),
       fields(bound(settings.max_fields)) {}
 
 // ---- HeadScanner
 
+namespace {
+constexpr std::uint32_t kFieldExtra = 32 - 2;  // as HPACK counts, less the colon and a blank
+}  // namespace
+
 HeadScanner::Found HeadScanner::scan(std::string_view bytes, const HeadLimits& limits) {
   const char* const data = bytes.data();
-  std::size_t at = at_;
-  while ((at = next_control(data, at, bytes.size())) < bytes.size()) {
-    if (data[at] == '\t') {
-      ++at;
-      continue;
-    }
-    if (data[at] != '\r') return refuse(bytes, at, data[at] == '\n' ? &kBareLf : &kControlByte, limits);
-    if (at + 1 == bytes.size()) break;
+  const std::size_t size = bytes.size();
+  Controls controls(bytes, at_);
+  std::size_t at;
+  while ((at = controls.next()) < size) {
+    if (data[at] == '\t') continue;
+    if (data[at] != '\r')
+      return refuse(bytes, at, data[at] == '\n' ? &kBareLf : &kControlByte, limits);
+    if (at + 1 == size) break;
     if (data[at + 1] != '\n') return refuse(bytes, at, &kBareCr, limits);
+    controls.next();
     if (Fault fault = end_line(bytes, at, limits)) return refuse(bytes, at, fault, limits);
     if (end_ != 0) return Found::kWhole;
-    at += 2;
-    line_begin_ = static_cast<std::uint32_t>(at);
+    line_begin_ = static_cast<std::uint32_t>(at + 2);
   }
   at_ = static_cast<std::uint32_t>(at);
   fault_ = malformed_fields(bytes);
@@ -196,7 +244,8 @@ HeadScanner::Found HeadScanner::scan(std::string_view bytes, const HeadLimits& l
 }
 
 // The first fault in the order of the bytes, whatever was noticed first.
-HeadScanner::Found HeadScanner::refuse(std::string_view bytes, std::size_t at, Fault fault, const HeadLimits& limits) {
+HeadScanner::Found HeadScanner::refuse(std::string_view bytes, std::size_t at, Fault fault,
+                                       const HeadLimits& limits) {
   fault_ = malformed_fields(bytes);
   if (fault_ == nullptr) fault_ = unfit(bytes.substr(line_begin_, at - line_begin_), limits);
   if (fault_ == nullptr) fault_ = fault;
@@ -204,7 +253,7 @@ HeadScanner::Found HeadScanner::refuse(std::string_view bytes, std::size_t at, F
 }
 
 Fault HeadScanner::end_line(std::string_view bytes, std::size_t at, const HeadLimits& limits) {
-  const std::string_view line = bytes.substr(line_begin_, at - line_begin_);
+  const std::string_view line(bytes.data() + line_begin_, at - line_begin_);
   if (section_ == Section::kTrailers || line_.bytes != 0) {
     if (!line.empty()) return field_line(line, limits);
     end_ = static_cast<std::uint32_t>(at + 2);
@@ -218,21 +267,23 @@ Fault HeadScanner::end_line(std::string_view bytes, std::size_t at, const HeadLi
     return nullptr;
   }
   if (Fault fault = unfit(line, limits)) return fault;
-  return section_ == Section::kRequest ? read_request_line(line, limits, line_) : read_status_line(line, line_);
+  return section_ == Section::kRequest ? read_request_line(line, limits, line_)
+                                       : read_status_line(line, line_);
 }
 
 Fault HeadScanner::field_line(std::string_view line, const HeadLimits& limits) {
   if (line.front() == ' ' || line.front() == '\t') return &kFolded;
-  if (Fault fault = unfit(line, limits)) return fault;
-  if (++fields_ > limits.fields) return &kManyFields;
-  header_bytes_ += static_cast<std::uint32_t>(line.size()) + 30;
-  return nullptr;
+  header_bytes_ += static_cast<std::uint32_t>(line.size()) + kFieldExtra;
+  if (header_bytes_ > limits.header_bytes) return &kLargeHead;
+  return ++fields_ > limits.fields ? &kManyFields : nullptr;
 }
 
-// What is wrong with a line before its end has come. A field counts 32 bytes, as in HPACK, less the colon and a blank.
+// What is wrong with a line before its end has come.
 Fault HeadScanner::unfit(std::string_view line, const HeadLimits& limits) const {
   if (section_ == Section::kTrailers || line_.bytes != 0)
-    return !line.empty() && header_bytes_ + line.size() + 30 > limits.header_bytes ? &kLargeHead : nullptr;
+    return !line.empty() && header_bytes_ + line.size() + kFieldExtra > limits.header_bytes
+               ? &kLargeHead
+               : nullptr;
   if (section_ == Section::kRequest) return line.size() > limits.line_bytes ? &kLongLine : nullptr;
   if (line.size() > limits.line_bytes) return &kLargeHead;
   return line.substr(0, kHttp1.size()) == kHttp1.substr(0, line.size()) ? nullptr : &kBadStatusLine;
@@ -250,13 +301,14 @@ Fault HeadScanner::malformed_fields(std::string_view bytes) {
 
 // ---- HeadCollector
 
-HeadScanner::Found HeadCollector::take(std::string_view& bytes, Section section, const HeadLimits& limits,
-                                       RawHead& raw, Fault& fault) {
+HeadScanner::Found HeadCollector::take(std::string_view& bytes, Section section,
+                                       const HeadLimits& limits, RawHead& raw, Fault& fault) {
   using enum HeadScanner::Found;
   if (kept_ == nullptr) {
     HeadScanner scanner(section);
     const HeadScanner::Found found = scanner.scan(bytes, limits);
-    raw = found == kWhole ? scanner.raw(bytes) : RawHead{bytes.substr(scanner.begin()), scanner.line()};
+    raw = found == kWhole ? scanner.raw(bytes)
+                          : RawHead{bytes.substr(scanner.begin()), scanner.line()};
     fault = scanner.fault();
     if (found == kMore) kept_ = std::make_unique<Kept>(Kept{std::string(bytes), scanner});
     bytes.remove_prefix(found == kWhole ? scanner.end() : bytes.size());
@@ -271,7 +323,9 @@ HeadScanner::Found HeadCollector::take(std::string_view& bytes, Section section,
     const HeadScanner::Found found = scanner.scan(kept_->bytes, limits);
     bytes.remove_prefix(found == kWhole ? scanner.end() - before : part.size());
     if (found == kMore) continue;
-    raw = found == kWhole ? scanner.raw(kept_->bytes) : RawHead{std::string_view(kept_->bytes).substr(scanner.begin()), scanner.line()};
+    raw = found == kWhole
+              ? scanner.raw(kept_->bytes)
+              : RawHead{std::string_view(kept_->bytes).substr(scanner.begin()), scanner.line()};
     fault = scanner.fault();
     return found;
   }
@@ -285,7 +339,8 @@ namespace {
 // The fields of one head: llhttp calls, this decides what each means for the message.
 class FieldReader {
  public:
-  FieldReader(Section section, Version version, const HeadLimits& limits, Headers& headers, MessageInfo& info)
+  FieldReader(Section section, Version version, const HeadLimits& limits, Headers& headers,
+              MessageInfo& info)
       : headers_(headers), limits_(limits), info_(info), section_(section), version_(version) {}
 
   // `fields`: field lines and the empty line.
@@ -349,10 +404,12 @@ class FieldReader {
     const char* data;
     std::size_t size;
   };
-  std::array<Text, limits::kConnectionOptions> named_;  // by Connection; the first named_count_ are set
+  std::array<Text, limits::kConnectionOptions>
+      named_;  // by Connection; the first named_count_ are set
 };
 
-// llhttp as it stands behind a start line: it knows a closed list of methods, so the line is read by us. All lenient flags off.
+// llhttp as it stands behind a start line: it knows a closed list of methods, so the line is read
+// by us. All lenient flags off.
 llhttp_t FieldReader::prime() {
   static const llhttp_settings_t settings = [] {
     llhttp_settings_t callbacks;
@@ -424,7 +481,9 @@ void FieldReader::framing_field(HeaderId id) {
 // Routing, framing and what looks like ours never comes behind a body.
 void FieldReader::trailer_field(HeaderId id) {
   if ((header_flags(id) & (kNoTrailer | kHopByHop | kFraming)) != 0) return;
-  if (starts_with_ignoring_case(name_, "x-forwarded-") || starts_with_ignoring_case(name_, "x-outrider-")) return;
+  if (starts_with_ignoring_case(name_, "x-forwarded-") ||
+      starts_with_ignoring_case(name_, "x-outrider-"))
+    return;
   headers_.add(id, name_, value_);
 }
 
@@ -432,7 +491,8 @@ void FieldReader::read_length() {
   constexpr std::size_t kDigits = 19;  // of 2^63 - 1
   if (length) refuse(kTwoLengths);
   std::uint64_t number = 0;
-  if (value_.empty() || value_.size() > kDigits || !std::all_of(value_.begin(), value_.end(), is_digit)) {
+  if (value_.empty() || value_.size() > kDigits ||
+      !std::all_of(value_.begin(), value_.end(), is_digit)) {
     refuse(kBadLength);
   } else {
     for (const char c : value_) number = number * 10 + static_cast<std::uint64_t>(c - '0');
@@ -477,9 +537,12 @@ void FieldReader::read_keep_alive() {
     if (!starts_with_ignoring_case(part, kTimeout)) continue;
     part.remove_prefix(kTimeout.size());
     constexpr std::size_t kDigits = 6;
-    if (part.empty() || part.size() > kDigits || !std::all_of(part.begin(), part.end(), is_digit)) continue;
+    if (part.empty() || part.size() > kDigits || !std::all_of(part.begin(), part.end(), is_digit))
+      continue;
     info_.keep_alive_seconds = 0;
-    for (const char c : part) info_.keep_alive_seconds = info_.keep_alive_seconds * 10 + static_cast<std::uint32_t>(c - '0');
+    for (const char c : part)
+      info_.keep_alive_seconds =
+          info_.keep_alive_seconds * 10 + static_cast<std::uint32_t>(c - '0');
   }
 }
 
@@ -488,7 +551,8 @@ void FieldReader::finish() {
   if (has_coding_ && version_ == Version::kHttp10) refuse(kCodingInHttp10);
   if (has_coding_ && length) refuse(kLengthAndCoding);
   if (named_count_ != 0) remove_named();
-  if (names_upgrade_ && version_ == Version::kHttp11 && is_token(upgrade_)) info_.upgrade = upgrade_;
+  if (names_upgrade_ && version_ == Version::kHttp11 && is_token(upgrade_))
+    info_.upgrade = upgrade_;
 }
 
 // Fields that decide where a message goes, who sent it or where it ends stay, whoever names them.
@@ -504,14 +568,18 @@ bool may_be_named(const Header& header) {
     case kXRealIp:
     case kXRequestId: return false;
     default:
-      return !starts_with_ignoring_case(header.name, "x-forwarded-") && !starts_with_ignoring_case(header.name, "x-outrider-");
+      return !starts_with_ignoring_case(header.name, "x-forwarded-") &&
+             !starts_with_ignoring_case(header.name, "x-outrider-");
   }
 }
 
 void FieldReader::remove_named() {
   headers_.remove_if([this](const Header& header) {
-    const auto names = [&](const Text& option) { return equal_ignoring_case({option.data, option.size}, header.name); };
-    return std::any_of(named_.begin(), named_.begin() + named_count_, names) && may_be_named(header);
+    const auto names = [&](const Text& option) {
+      return equal_ignoring_case({option.data, option.size}, header.name);
+    };
+    return std::any_of(named_.begin(), named_.begin() + named_count_, names) &&
+           may_be_named(header);
   });
 }
 
@@ -550,7 +618,8 @@ Fault read_authority(RequestHead& head, const FieldReader& fields) {
   return authority_is_sound(head.authority, arena, connect) ? nullptr : &kBadHost;
 }
 
-// Only what has a body of no bytes can turn into a tunnel; h2c would carry requests past everything we check.
+// Only what has a body of no bytes can turn into a tunnel; h2c would carry requests past everything
+// we check.
 std::string_view upgrade_of(std::string_view token, const RequestHead& head, bool chunked) {
   if (chunked || head.content_length.value_or(0) != 0 || head.method == Method::kConnect) return {};
   if (equal_ignoring_case(token, "h2c") || equal_ignoring_case(token, "h2")) return {};
@@ -567,7 +636,8 @@ void read_start_line(const RawHead& raw, RequestHead& head) {
   head.version = raw.line.version;
 }
 
-Fault read_request(const RawHead& raw, const HeadLimits& limits, RequestHead& head, MessageInfo& info) {
+Fault read_request(const RawHead& raw, const HeadLimits& limits, RequestHead& head,
+                   MessageInfo& info) {
   read_start_line(raw, head);
   FieldReader fields(Section::kRequest, head.version, limits, head.headers, info);
   if (Fault fault = fields.read(fields_of(raw))) return fault;
@@ -579,10 +649,12 @@ Fault read_request(const RawHead& raw, const HeadLimits& limits, RequestHead& he
   return nullptr;
 }
 
-Fault read_response(const RawHead& raw, const HeadLimits& limits, ResponseHead& head, MessageInfo& info) {
+Fault read_response(const RawHead& raw, const HeadLimits& limits, ResponseHead& head,
+                    MessageInfo& info) {
   head.status = raw.line.status;
   head.version = raw.line.version;
-  head.reason = raw.block.substr(std::min(kReasonBegin, std::size_t{raw.line.bytes}), raw.line.target_bytes);
+  head.reason =
+      raw.block.substr(std::min(kReasonBegin, std::size_t{raw.line.bytes}), raw.line.target_bytes);
   head.headers.clear();
   FieldReader fields(Section::kResponse, head.version, limits, head.headers, info);
   if (Fault fault = fields.read(fields_of(raw))) return fault;
@@ -596,148 +668,33 @@ Fault read_trailers(const RawHead& raw, const HeadLimits& limits, Headers& trail
   return fields.read(raw.block);
 }
 
-// ---- BodyReader
-
-BodyReader::Event BodyReader::next(std::string_view& bytes, const HeadLimits& limits, HeadCollector& collector,
-                                   std::string_view& data, RawHead& raw, Fault& fault) {
-  while (!bytes.empty()) {
-    switch (state_) {
-      case State::kDone: return Event::kMore;
-      case State::kUntilClose:
-        data = bytes;
-        bytes = {};
-        return Event::kData;
-      case State::kLength:
-      case State::kData: {
-        data = bytes.substr(0, std::min<std::uint64_t>(left_, bytes.size()));
-        bytes.remove_prefix(data.size());
-        left_ -= data.size();
-        if (left_ != 0) return Event::kData;
-        const bool whole = state_ == State::kLength;
-        state_ = whole ? State::kDone : State::kDataCr;
-        return whole ? Event::kEnd : Event::kData;
-      }
-      case State::kTrailers: {
-        const HeadScanner::Found found = collector.take(bytes, Section::kTrailers, limits, raw, fault);
-        if (found == HeadScanner::Found::kMore) return Event::kMore;
-        if (found == HeadScanner::Found::kFault) return Event::kFault;
-        state_ = State::kDone;
-        data = {};
-        return raw.block == "\r\n" ? Event::kEnd : Event::kTrailers;
-      }
-      default:
-        fault = chunk_byte(static_cast<unsigned char>(bytes.front()));
-        if (fault != nullptr) return Event::kFault;
-        bytes.remove_prefix(1);
-    }
-  }
-  return Event::kMore;
-}
-
-namespace {
-
-int hex_digit(unsigned char byte) {
-  if (byte >= '0' && byte <= '9') return byte - '0';
-  const int letter = byte | 0x20;
-  return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
-}
-
-}  // namespace
-
-Fault BodyReader::chunk_byte(unsigned char byte) {
-  constexpr std::uint8_t kDigits = 16;
-  switch (state_) {
-    case State::kDataCr:
-      state_ = State::kDataLf;
-      return byte == '\r' ? nullptr : &kBadChunkEnd;
-    case State::kDataLf:
-      start_chunk();
-      return byte == '\n' ? nullptr : &kBadChunkEnd;
-    case State::kSizeLf:
-      state_ = left_ == 0 ? State::kTrailers : State::kData;
-      return byte == '\n' ? nullptr : &kBadChunkLine;
-    case State::kSizeFirst:
-    case State::kSize: {
-      const int digit = hex_digit(byte);
-      if (digit >= 0) {
-        ++line_bytes_;
-        if (++digits_ > kDigits || left_ >> 59 != 0) return &kBadChunkSize;
-        left_ = left_ << 4 | static_cast<std::uint64_t>(digit);
-        state_ = State::kSize;
-        return nullptr;
-      }
-      if (state_ == State::kSizeFirst || (byte != ';' && byte != '\r')) return &kBadChunkSize;
-      if (byte == '\r') {
-        state_ = State::kSizeLf;
-        return nullptr;
-      }
-      break;
-    }
-    default: break;
-  }
-  return extension_byte(byte);
-}
-
-// RFC 9112 §7.1.1, with blanks only where the grammar has them.
-Fault BodyReader::extension_byte(unsigned char byte) {
-  if (state_ != State::kQuoted && state_ != State::kQuotedPair && byte == '\r') {
-    const bool may_end = state_ == State::kExtensionNameRest || state_ == State::kExtensionValueRest || state_ == State::kExtensionAfter;
-    state_ = State::kSizeLf;
-    return may_end ? nullptr : &kBadExtension;
-  }
-  if (++line_bytes_ > limits::kChunkLineBytes) return &kLongChunkLine;
-  if (++extension_bytes_ > limits::kChunkExtensionBytes) return &kManyExtensions;
-  const bool blank = byte == ' ' || byte == '\t';
-  const bool token = is_token(static_cast<char>(byte));
-  switch (state_) {
-    case State::kSize:  // the semicolon
-      state_ = State::kExtensionName;
-      return nullptr;
-    case State::kExtensionName:
-      if (blank) return nullptr;
-      state_ = State::kExtensionNameRest;
-      return token ? nullptr : &kBadExtension;
-    case State::kExtensionValue:
-      if (blank) return nullptr;
-      state_ = byte == '"' ? State::kQuoted : State::kExtensionValueRest;
-      return token || byte == '"' ? nullptr : &kBadExtension;
-    case State::kQuoted:
-    case State::kQuotedPair:
-      if (is_control(byte) && byte != '\t') return &kBadExtension;
-      if (state_ == State::kQuotedPair)
-        state_ = State::kQuoted;
-      else if (byte == '"')
-        state_ = State::kExtensionAfter;
-      else if (byte == '\\')
-        state_ = State::kQuotedPair;
-      return nullptr;
-    default: break;
-  }
-  // Behind a name or a value, or in the blanks after it.
-  const bool name = state_ == State::kExtensionNameRest || (state_ == State::kExtensionGap && named_);
-  if (token && (state_ == State::kExtensionNameRest || state_ == State::kExtensionValueRest)) return nullptr;
-  if (byte == ';') {
-    state_ = State::kExtensionName;
-  } else if (byte == '=' && name) {
-    state_ = State::kExtensionValue;
-  } else if (blank) {
-    named_ = name;
-    state_ = State::kExtensionGap;
-  } else {
-    return &kBadExtension;
-  }
-  return nullptr;
-}
-
 std::size_t count_lines(std::string_view head) {
   std::size_t lines = 0;
-  for (std::size_t at = 0; (at = next_control(head.data(), at, head.size())) < head.size(); ++at) {
-    if (head[at] == '\t') continue;
-    if (head[at] != '\r' || at + 1 == head.size() || head[at + 1] != '\n') return SIZE_MAX;
-    ++at;
-    ++lines;
+  std::size_t at = 0;
+  bool after_cr = false;
+#ifdef __SSE2__
+  for (; head.size() - at >= 16; at += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(head.data() + at));
+    const auto where = [&](char c) {
+      return static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(c))));
+    };
+    const unsigned line_ends = where('\n');
+    const unsigned returns = where('\r');
+    if (line_ends != ((returns << 1 | (after_cr ? 1U : 0U)) & 0xffffU)) return SIZE_MAX;
+    if (controls_of(bytes) != (line_ends | returns | where('\t'))) return SIZE_MAX;
+    for (unsigned left = line_ends; left != 0; left &= left - 1) ++lines;
+    after_cr = (returns & 0x8000U) != 0;
   }
-  return lines;
+#endif
+  for (const char c : head.substr(at)) {
+    if ((c == '\n') != after_cr) return SIZE_MAX;
+    after_cr = c == '\r';
+    if (c == '\n')
+      ++lines;
+    else if (is_control(static_cast<unsigned char>(c)) && c != '\t' && c != '\r')
+      return SIZE_MAX;
+  }
+  return after_cr ? SIZE_MAX : lines;
 }
 
 }  // namespace outrider::h1

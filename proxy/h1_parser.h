@@ -1,7 +1,8 @@
-// Bytes to heads and bodies of HTTP/1: what both directions of h1_server.cc and h1_client.cc read with. A head is parsed only
-// when all of it has come, in one piece: HeadScanner finds its end and refuses every line that could be read in two ways, llhttp
-// then takes the fields apart, and read_request() and its kin check what they mean together (RFC 9110, RFC 9112).
-// Invariant: nothing here depends on how the bytes were cut into reads.
+// Bytes to heads of HTTP/1: what both directions of h1_server.cc and h1_client.cc read
+// with. A head is parsed only when all of it has come, in one piece: HeadScanner finds its end and
+// refuses every line that could be read in two ways, llhttp then takes the fields apart, and
+// read_request() and its kin check what they mean together (RFC 9110, RFC 9112). Invariant: nothing
+// here depends on how the bytes were cut into reads.
 #pragma once
 
 #include <cstdint>
@@ -38,14 +39,16 @@ struct StartLine {
   Version version = Version::kHttp11;
 };
 
-// A head as it came: from the first byte of its start line (trailers: of their first field) to the end of the empty line.
+// A head as it came: from the first byte of its start line (trailers: of their first field) to the
+// end of the empty line.
 struct RawHead {
   std::string_view block;
   StartLine line;
 };
 
-// Finds the end of a head in bytes that may come in pieces, each byte looked at once. Refuses bare CR and LF, control bytes,
-// folded lines, too many bytes or fields, and a malformed start line as soon as it is there.
+// Finds the end of a head in bytes that may come in pieces, each byte looked at once. Refuses bare
+// CR and LF, control bytes, folded lines, too many bytes or fields, and a malformed start line as
+// soon as it is there.
 class HeadScanner {
  public:
   enum class Found : std::uint8_t { kMore, kWhole, kFault };
@@ -67,10 +70,10 @@ class HeadScanner {
   Fault malformed_fields(std::string_view bytes);
 
   Fault fault_ = nullptr;
-  std::uint32_t at_ = 0;          // not looked at from here on
+  std::uint32_t at_ = 0;  // not looked at from here on
   std::uint32_t begin_ = 0;
   std::uint32_t line_begin_ = 0;
-  std::uint32_t checked_ = 0;     // lines before it are known to be fields
+  std::uint32_t checked_ = 0;  // lines before it are known to be fields
   std::uint32_t end_ = 0;
   std::uint32_t header_bytes_ = 0;
   std::uint32_t fields_ = 0;
@@ -78,12 +81,14 @@ class HeadScanner {
   const Section section_;
 };
 
-// Keeps a head that comes in pieces until it is whole; keeps nothing, and copies nothing, of one that comes at once.
+// Keeps a head that comes in pieces until it is whole; keeps nothing, and copies nothing, of one
+// that comes at once.
 class HeadCollector {
  public:
-  // Takes the head's bytes off the front. kWhole: `raw` is valid until clear() and as long as `bytes` are.
-  HeadScanner::Found take(std::string_view& bytes, Section section, const HeadLimits& limits, RawHead& raw,
-                          Fault& fault);
+  // Takes the head's bytes off the front. kWhole: `raw` is valid until clear() and as long as
+  // `bytes` are.
+  HeadScanner::Found take(std::string_view& bytes, Section section, const HeadLimits& limits,
+                          RawHead& raw, Fault& fault);
   void clear() { kept_.reset(); }
   bool has_part() const { return kept_ != nullptr && kept_->bytes.size() > kept_->scanner.begin(); }
 
@@ -97,84 +102,28 @@ class HeadCollector {
 
 // What the fields said of the message, beside what the head itself holds.
 struct MessageInfo {
-  std::string_view upgrade;         // the one token of Upgrade, if Connection named it
+  std::string_view upgrade;  // the one token of Upgrade, if Connection named it
   std::uint32_t keep_alive_seconds = 0;
   bool chunked = false;
   bool close = false;
   bool keep_alive = false;
 };
 
-// `raw.block` lies in the head's arena. The method, target and version are filled in even when a field is at fault.
-Fault read_request(const RawHead& raw, const HeadLimits& limits, RequestHead& head, MessageInfo& info);
-Fault read_response(const RawHead& raw, const HeadLimits& limits, ResponseHead& head, MessageInfo& info);
+// `raw.block` lies in the head's arena. The method, target and version are filled in even when a
+// field is at fault.
+Fault read_request(const RawHead& raw, const HeadLimits& limits, RequestHead& head,
+                   MessageInfo& info);
+Fault read_response(const RawHead& raw, const HeadLimits& limits, ResponseHead& head,
+                    MessageInfo& info);
 // Without the fields that trailers may not carry.
 Fault read_trailers(const RawHead& raw, const HeadLimits& limits, Headers& trailers);
 // What is known of a request whose head was refused: for the log.
 void read_start_line(const RawHead& raw, RequestHead& head);
 
-// An incoming body: knows its end, undoes the chunks, refuses chunk lines that could be read in two ways.
-class BodyReader {
- public:
-  enum class Event : std::uint8_t { kMore, kData, kEnd, kTrailers, kFault };
-
-  void begin_none() { state_ = State::kDone; }
-  void begin_length(std::uint64_t bytes) {
-    left_ = bytes;
-    state_ = bytes == 0 ? State::kDone : State::kLength;
-  }
-  void begin_chunked() {
-    line_bytes_ = extension_bytes_ = 0;
-    start_chunk();
-  }
-  void begin_until_close() { state_ = State::kUntilClose; }
-
-  // Takes bytes off the front. kMore: all taken, nothing to tell. kData: `data` is body, kEnd: so it is, maybe empty, and the last.
-  // kTrailers: the body ended before them; `raw` is valid until the collector is cleared.
-  Event next(std::string_view& bytes, const HeadLimits& limits, HeadCollector& collector, std::string_view& data,
-             RawHead& raw, Fault& fault);
-  bool done() const { return state_ == State::kDone; }
-  bool until_close() const { return state_ == State::kUntilClose; }
-  // Bytes to come, as far as they are known.
-  std::uint64_t left() const { return state_ == State::kLength ? left_ : done() ? 0 : UINT64_MAX; }
-
- private:
-  enum class State : std::uint8_t {
-    kDone,
-    kLength,
-    kUntilClose,
-    kSizeFirst,
-    kSize,
-    kExtensionName,      // blanks before it, or none of it yet
-    kExtensionNameRest,
-    kExtensionGap,       // blanks after a name or value
-    kExtensionValue,
-    kExtensionValueRest,
-    kExtensionAfter,     // behind a closing quote
-    kQuoted,
-    kQuotedPair,
-    kSizeLf,
-    kData,
-    kDataCr,
-    kDataLf,
-    kTrailers,
-  };
-  void start_chunk() {
-    left_ = 0;
-    digits_ = 0;
-    line_bytes_ = 0;
-    named_ = false;
-    state_ = State::kSizeFirst;
-  }
-  Fault chunk_byte(unsigned char byte);
-  Fault extension_byte(unsigned char byte);
-
-  std::uint64_t left_ = 0;
-  std::uint32_t extension_bytes_ = 0;
-  std::uint16_t line_bytes_ = 0;
-  std::uint8_t digits_ = 0;
-  bool named_ = false;  // the gap follows a name, so `=` may come
-  State state_ = State::kDone;
-};
+// RFC 9110 §5.6.2.
+bool is_token(char c);
+bool is_token(std::string_view text);
+constexpr bool is_control(unsigned char c) { return c < 0x20 || c == 0x7f; }
 
 // How many lines end in `head`; SIZE_MAX if anything else in it is a control byte other than a tab.
 std::size_t count_lines(std::string_view head);

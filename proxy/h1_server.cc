@@ -1,11 +1,12 @@
-// HTTP/1 towards clients: one exchange at a time, later requests wait as bytes. The codec is its own stream.
-// Invariant: a byte of a request's body, of a refused request or of a tunnel is never read as the head of a request, and an answer
-// that is not whole never looks whole.
+// HTTP/1 towards clients: one exchange at a time, later requests wait as bytes. The codec is its
+// own stream. Invariant: a byte of a request's body, of a refused request or of a tunnel is never
+// read as the head of a request, and an answer that is not whole never looks whole.
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "proxy/codec.h"
+#include "proxy/h1_body.h"
 #include "proxy/h1_parser.h"
 #include "proxy/h1_write.h"
 #include "proxy/websocket.h"
@@ -22,7 +23,11 @@ using h1::RawHead;
 class H1Server final : public Codec, private CodecStream {
  public:
   H1Server(Wire& wire, ServerEvents& events, const CodecSettings& settings)
-      : wire_(wire), events_(events), limits_(settings), scheme_(settings.scheme), max_requests_(settings.max_requests) {}
+      : wire_(wire),
+        events_(events),
+        limits_(settings),
+        scheme_(settings.scheme),
+        max_requests_(settings.max_requests) {}
 
   void feed(std::string_view bytes) override;
   void on_eof() override;
@@ -31,17 +36,21 @@ class H1Server final : public Codec, private CodecStream {
   void on_flushed() override { report(); }
   void drain(bool final) override;
   void expire_head() override;
-  bool in_head() const override { return sink_ == nullptr && (collector_.has_part() || in_ == In::kBody); }
-  bool idle() const override { return sink_ == nullptr && in_ == In::kHead && !collector_.has_part() && waiting_ == nullptr; }
+  bool in_head() const override {
+    return sink_ == nullptr && (collector_.has_part() || in_ == In::kBody);
+  }
+  bool idle() const override {
+    return sink_ == nullptr && in_ == In::kHead && !collector_.has_part() && waiting_ == nullptr;
+  }
 
  private:
   // The incoming half.
   enum class In : std::uint8_t {
     kHead,
-    kBody,    // without a sink: dropped up to its end
-    kWhole,   // what comes now belongs to later requests
+    kBody,   // without a sink: dropped up to its end
+    kWhole,  // what comes now belongs to later requests
     kTunnel,
-    kDead,    // refused: all that comes is dropped
+    kDead,  // refused: all that comes is dropped
   };
   // Bytes behind the current request, not yet read.
   struct Waiting {
@@ -113,7 +122,8 @@ class H1Server final : public Codec, private CodecStream {
 void H1Server::Waiting::append(std::string_view more) {
   bytes.erase(0, std::exchange(begin, 0));
   bytes.append(more);
-  for (std::size_t at = 0; (at = more.find("\r\n\r\n", at)) != std::string_view::npos; at += 4) ++heads;
+  for (std::size_t at = 0; (at = more.find("\r\n\r\n", at)) != std::string_view::npos; at += 4)
+    ++heads;
 }
 
 void H1Server::feed(std::string_view bytes) {
@@ -195,8 +205,8 @@ void H1Server::begin_request(RawHead raw) {
     refuse(*fault);
     return;
   }
-  keep_ = !info.close && (version_ == Version::kHttp11 || info.keep_alive) && head.method != Method::kConnect &&
-          (max_requests_ == 0 || requests_ < max_requests_);
+  keep_ = !info.close && (version_ == Version::kHttp11 || info.keep_alive) &&
+          head.method != Method::kConnect && (max_requests_ == 0 || requests_ < max_requests_);
   if (info.chunked)
     body_.begin_chunked();
   else
@@ -302,13 +312,15 @@ void H1Server::on_broken() {
   closed_ = true;
   waiting_.reset();
   if (RequestSink* sink = std::exchange(sink_, nullptr))
-    sink->on_reset({Reason::kClientClosed, Origin::kClient, false}, "the client's connection broke");
+    sink->on_reset({Reason::kClientClosed, Origin::kClient, false},
+                   "the client's connection broke");
 }
 
 void H1Server::pump() {
   if (closed_) return;
   if (failed_) {
-    end_stream({Reason::kInternal, Origin::kProxy, false}, "an answer that cannot be sent whole", Wire::Close::kReset);
+    end_stream({Reason::kInternal, Origin::kProxy, false}, "an answer that cannot be sent whole",
+               Wire::Close::kReset);
     return;
   }
   if (waiting_ != nullptr && in_ != In::kWhole) process(waiting_->view());
@@ -398,9 +410,11 @@ Outgoing::Kind H1Server::frame(const ResponseHead& head, bool last, h1::Framing&
 bool H1Server::must_close(const ResponseHead& head, bool last) const {
   if (draining_) return true;
   if (in_ != In::kBody) return false;
-  // Part of the request is still to come. Known to be little, or perhaps on its way while the answer is: read to its end.
+  // Part of the request is still to come. Known to be little, or perhaps on its way while the
+  // answer is: read to its end.
   constexpr int kFirstError = 400;
-  return may_await_continue_ || (body_.left() > limits::kLingerBytes && (last || head.status >= kFirstError));
+  return may_await_continue_ ||
+         (body_.left() > limits::kLingerBytes && (last || head.status >= kFirstError));
 }
 
 void H1Server::switch_protocols(const ResponseHead& head) {
@@ -408,11 +422,13 @@ void H1Server::switch_protocols(const ResponseHead& head) {
   h1::Framing framing;
   framing.upgrade = request.upgrade;
   WebsocketAccept accept;
-  if (request.upgrade == "websocket" && head.headers.find(HeaderId::kSecWebsocketAccept) == nullptr) {
+  if (request.upgrade == "websocket" &&
+      head.headers.find(HeaderId::kSecWebsocketAccept) == nullptr) {
     accept = websocket_accept(request.headers.get(HeaderId::kSecWebsocketKey));
     framing.websocket_accept = {accept.data(), accept.size()};
   }
-  if (request.upgrade.empty() || in_ != In::kWhole || !h1::write_response(wire_.out, head, framing)) {
+  if (request.upgrade.empty() || in_ != In::kWhole ||
+      !h1::write_response(wire_.out, head, framing)) {
     fail();
     return;
   }
@@ -439,7 +455,8 @@ void H1Server::hold(bool held) {
 }
 
 void H1Server::update_hold() {
-  const bool full = waiting_ != nullptr && (waiting_->view().size() >= limits::kPipelinedBytes || waiting_->heads >= limits::kPipelined);
+  const bool full = waiting_ != nullptr && (waiting_->view().size() >= limits::kPipelinedBytes ||
+                                            waiting_->heads >= limits::kPipelined);
   const bool wanted = held_ || full;
   if (wanted == holding_ || closed_) return;
   holding_ = wanted;
@@ -477,7 +494,8 @@ void H1Server::next_request() {
 
 }  // namespace
 
-std::unique_ptr<Codec> make_h1_server(Wire& wire, ServerEvents& events, const CodecSettings& settings) {
+std::unique_ptr<Codec> make_h1_server(Wire& wire, ServerEvents& events,
+                                      const CodecSettings& settings) {
   static_assert(sizeof(H1Server) < 250, "idle connections are many");
   return std::make_unique<H1Server>(wire, events, settings);
 }

@@ -1,4 +1,5 @@
-// See h1_write.h. A head is written into one reserved piece, then counted: a line more than was meant, and nothing is committed.
+// See h1_write.h. A head is written into one reserved piece, then counted: a line more than was
+// meant, and nothing is committed.
 #include "proxy/h1_write.h"
 
 #include <charconv>
@@ -11,8 +12,8 @@ namespace outrider::h1 {
 namespace {
 
 constexpr std::size_t kNumberBytes = 20;
-constexpr std::size_t kFieldExtra = 4;       // colon, blank, CRLF
-constexpr std::size_t kHeadExtra = 512;      // start line and the fields we add, without what varies
+constexpr std::size_t kFieldExtra = 4;   // colon, blank, CRLF
+constexpr std::size_t kHeadExtra = 512;  // start line and the fields we add, without what varies
 
 // Short texts without a call.
 char* put(char* to, std::string_view text) {
@@ -51,7 +52,8 @@ char* put_train_case(char* to, std::string_view name) {
 
 class HeadWriter {
  public:
-  HeadWriter(OutBuffer& out, std::size_t bound, bool train_case) : out_(out), train_case_(train_case) {
+  HeadWriter(OutBuffer& out, std::size_t bound, bool train_case)
+      : out_(out), train_case_(train_case) {
     if (bound > OutBuffer::kMaxReserve) large_ = std::make_unique_for_overwrite<char[]>(bound);
     at_ = begin_ = large_ ? large_.get() : out.reserve(bound);
   }
@@ -93,7 +95,8 @@ class HeadWriter {
 
 std::size_t fields_bound(const Headers& headers) {
   std::size_t bound = 0;
-  for (const Header& header : headers) bound += header.name.size() + header.value.size() + kFieldExtra;
+  for (const Header& header : headers)
+    bound += header.name.size() + header.value.size() + kFieldExtra;
   return bound;
 }
 
@@ -121,8 +124,8 @@ void write_length(HeadWriter& writer, std::string_view name, std::uint64_t lengt
 }
 
 // `authority`: what stands in the place of Host; null in responses.
-void write_fields(HeadWriter& writer, const Headers& headers, const Framing& framing, const std::string_view* authority,
-                  bool crumbs) {
+void write_fields(HeadWriter& writer, const Headers& headers, const Framing& framing,
+                  const std::string_view* authority, bool crumbs) {
   bool host = false;
   bool length = false;
   bool cookies = false;
@@ -156,8 +159,10 @@ void write_fields(HeadWriter& writer, const Headers& headers, const Framing& fra
 
 bool write_request(OutBuffer& out, const RequestHead& head, const Framing& framing) {
   const bool train_case = head.version == Version::kHttp2;
-  HeadWriter writer(out, fields_bound(head.headers) + head.method_text.size() + head.target.size() + 2 * head.authority.size() +
-                             framing.upgrade.size() + kHeadExtra, train_case);
+  HeadWriter writer(out,
+                    fields_bound(head.headers) + head.method_text.size() + head.target.size() +
+                        2 * head.authority.size() + framing.upgrade.size() + kHeadExtra,
+                    train_case);
   writer.text(head.method_text);
   writer.text(" ");
   writer.text(head.target);
@@ -174,14 +179,17 @@ bool write_request(OutBuffer& out, const RequestHead& head, const Framing& frami
   }
   if (!framing.websocket_key.empty()) {
     writer.field("Sec-WebSocket-Key", framing.websocket_key);
-    if (head.headers.find(HeaderId::kSecWebsocketVersion) == nullptr) writer.field("Sec-WebSocket-Version", "13");
+    if (head.headers.find(HeaderId::kSecWebsocketVersion) == nullptr)
+      writer.field("Sec-WebSocket-Version", "13");
   }
   return writer.commit();
 }
 
 bool write_response(OutBuffer& out, const ResponseHead& head, const Framing& framing) {
   const std::string_view reason = head.reason.empty() ? status_phrase(head.status) : head.reason;
-  HeadWriter writer(out, fields_bound(head.headers) + reason.size() + framing.upgrade.size() + kNumberBytes + kHeadExtra,
+  HeadWriter writer(out,
+                    fields_bound(head.headers) + reason.size() + framing.upgrade.size() +
+                        kNumberBytes + kHeadExtra,
                     head.version == Version::kHttp2);
   writer.text("HTTP/1.1 ");
   writer.number(static_cast<std::uint64_t>(head.status));
@@ -192,7 +200,8 @@ bool write_response(OutBuffer& out, const ResponseHead& head, const Framing& fra
   if (!framing.upgrade.empty()) {
     writer.field("Connection", "Upgrade");
     writer.field("Upgrade", framing.upgrade);
-    if (!framing.websocket_accept.empty()) writer.field("Sec-WebSocket-Accept", framing.websocket_accept);
+    if (!framing.websocket_accept.empty())
+      writer.field("Sec-WebSocket-Accept", framing.websocket_accept);
   } else if (framing.close) {
     writer.field("Connection", "close");
   } else if (framing.keep_alive) {
@@ -260,7 +269,8 @@ bool Outgoing::trailers(Wire& wire, const Headers& trailers) {
   writer.text("0");
   writer.end_line();
   for (const Header& trailer : trailers)
-    if ((header_flags(trailer.id) & (kNoTrailer | kHopByHop | kFraming)) == 0) writer.field(trailer.name, trailer.value);
+    if ((header_flags(trailer.id) & (kNoTrailer | kHopByHop | kFraming)) == 0)
+      writer.field(trailer.name, trailer.value);
   const bool sound = writer.commit();
   end(wire);
   return sound;

@@ -1,5 +1,6 @@
-// Heads and bodies of HTTP/1 on their way out, written from the parsed model straight into the connection's buffer.
-// Invariant: one framing a message, one Host a request, CRLF alone ends lines, and no byte of a value can begin another line.
+// Heads and bodies of HTTP/1 on their way out, written from the parsed model straight into the
+// connection's buffer. Invariant: one framing a message, one Host a request, CRLF alone ends lines,
+// and no byte of a value can begin another line.
 #pragma once
 
 #include <cstdint>
@@ -26,12 +27,13 @@ struct Framing {
 [[nodiscard]] bool write_request(OutBuffer& out, const RequestHead& head, const Framing& framing);
 [[nodiscard]] bool write_response(OutBuffer& out, const ResponseHead& head, const Framing& framing);
 
-// The outgoing half of an exchange after its head: frames the body, knows when it has ended and has left.
+// The outgoing half of an exchange after its head: frames the body, knows when it has ended and has
+// left.
 class Outgoing {
  public:
   enum class Kind : std::uint8_t {
     kUnset,
-    kNone,        // no body, whatever is given (HEAD, 204, 304)
+    kNone,  // no body, whatever is given (HEAD, 204, 304)
     kLength,
     kChunked,
     kUntilClose,  // also tunnels
@@ -47,7 +49,8 @@ class Outgoing {
   }
   bool begun() const { return kind_ != Kind::kUnset; }
   bool ended() const { return ended_; }
-  // False: it is longer or shorter than its length, or a trailer is unfit; what was sent must not look complete.
+  // False: it is longer or shorter than its length, or a trailer is unfit; what was sent must not
+  // look complete.
   [[nodiscard]] bool body(Wire& wire, std::string_view bytes, bool last);
   [[nodiscard]] bool trailers(Wire& wire, const Headers& trailers);
   void end(Wire& wire);

@@ -1,4 +1,5 @@
-// Which protocol a client speaks, from its first bytes: HTTP/2 begins with 24 fixed ones (RFC 9113 §3.4), and no HTTP/1 request does.
+// Which protocol a client speaks, from its first bytes: HTTP/2 begins with 24 fixed ones (RFC 9113
+// §3.4), and no HTTP/1 request does.
 #include "proxy/codec.h"
 
 namespace outrider {

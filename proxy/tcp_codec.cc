@@ -1,5 +1,6 @@
-// Raw bytes as one exchange without heads: what comes is body until the peer's FIN, which ends that half alone.
-// Invariant: the stream begins without a byte, since some protocols let the server speak first. The codec is its own stream.
+// Raw bytes as one exchange without heads: what comes is body until the peer's FIN, which ends that
+// half alone. Invariant: the stream begins without a byte, since some protocols let the server
+// speak first. The codec is its own stream.
 #include <memory>
 #include <utility>
 
@@ -36,7 +37,8 @@ class TcpCodec : public Codec, protected CodecStream {
  protected:
   virtual StreamSink* sink() const = 0;
   virtual void drop_sink() = 0;
-  virtual bool begun(bool bytes_came) = 0;  // begins the stream if that is due; false: there is none
+  virtual bool begun(
+      bool bytes_came) = 0;  // begins the stream if that is due; false: there is none
   virtual Reason broken_reason() const = 0;
 
   void send_body(std::string_view bytes, bool last) final;
@@ -96,7 +98,9 @@ void TcpCodec::on_broken() {
   if (gone == nullptr) return;
   drop_sink();
   const bool client = broken_reason() == Reason::kClientClosed;
-  gone->on_reset({broken_reason(), client ? Origin::kClient : Origin::kUpstream, !client && !wrote_}, "the connection broke");
+  gone->on_reset(
+      {broken_reason(), client ? Origin::kClient : Origin::kUpstream, !client && !wrote_},
+      "the connection broke");
 }
 
 class TcpServer final : public TcpCodec {
@@ -167,8 +171,12 @@ class TcpClient final : public TcpCodec {
 
 }  // namespace
 
-std::unique_ptr<Codec> make_tcp_server(Wire& wire, ServerEvents& events) { return std::make_unique<TcpServer>(wire, events); }
+std::unique_ptr<Codec> make_tcp_server(Wire& wire, ServerEvents& events) {
+  return std::make_unique<TcpServer>(wire, events);
+}
 
-std::unique_ptr<Codec> make_tcp_client(Wire& wire, ClientEvents&) { return std::make_unique<TcpClient>(wire); }
+std::unique_ptr<Codec> make_tcp_client(Wire& wire, ClientEvents&) {
+  return std::make_unique<TcpClient>(wire);
+}
 
 }  // namespace outrider

@@ -1,4 +1,5 @@
-// SHA-1 (FIPS 180-4) stands here in full: the handshake proves nothing secret, and a few lines need no library.
+// SHA-1 (FIPS 180-4) stands here in full: the handshake proves nothing secret, and a few lines need
+// no library.
 #include "proxy/websocket.h"
 
 #include <sys/random.h>
@@ -20,9 +21,11 @@ using State = std::array<std::uint32_t, 5>;
 void add_block(State& state, const unsigned char* block) {
   std::array<std::uint32_t, 80> words;
   for (std::size_t i = 0; i < 16; ++i)
-    words[i] = static_cast<std::uint32_t>(block[i * 4]) << 24 | static_cast<std::uint32_t>(block[i * 4 + 1]) << 16 |
+    words[i] = static_cast<std::uint32_t>(block[i * 4]) << 24 |
+               static_cast<std::uint32_t>(block[i * 4 + 1]) << 16 |
                static_cast<std::uint32_t>(block[i * 4 + 2]) << 8 | block[i * 4 + 3];
-  for (std::size_t i = 16; i < 80; ++i) words[i] = std::rotl(words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16], 1);
+  for (std::size_t i = 16; i < 80; ++i)
+    words[i] = std::rotl(words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16], 1);
   auto [a, b, c, d, e] = state;
   for (std::size_t i = 0; i < 80; ++i) {
     std::uint32_t mixed;
@@ -50,7 +53,8 @@ Digest sha1(std::string text) {
   text.push_back('\x80');
   while (text.size() % kBlock != kBlock - sizeof bits) text.push_back('\0');
   for (int shift = 56; shift >= 0; shift -= 8) text.push_back(static_cast<char>(bits >> shift));
-  for (std::size_t at = 0; at < text.size(); at += kBlock) add_block(state, reinterpret_cast<const unsigned char*>(text.data()) + at);
+  for (std::size_t at = 0; at < text.size(); at += kBlock)
+    add_block(state, reinterpret_cast<const unsigned char*>(text.data()) + at);
   Digest digest;
   for (std::size_t i = 0; i < digest.size(); ++i)
     digest[i] = static_cast<unsigned char>(state[i / 4] >> (24 - 8 * (i % 4)));
@@ -80,7 +84,8 @@ WebsocketKey make_websocket_key() {
 }
 
 WebsocketAccept websocket_accept(std::string_view key) {
-  return base64<WebsocketAccept>(sha1(std::string(key).append("258EAFA5-E914-47DA-95CA-C5AB0DC85B11")));
+  return base64<WebsocketAccept>(
+      sha1(std::string(key).append("258EAFA5-E914-47DA-95CA-C5AB0DC85B11")));
 }
 
 }  // namespace outrider

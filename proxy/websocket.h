@@ -1,4 +1,5 @@
-// The handshake of RFC 6455 §1.3, for a WebSocket that is HTTP/2 on one side: there it has no key, over HTTP/1 it must.
+// The handshake of RFC 6455 §1.3, for a WebSocket that is HTTP/2 on one side: there it has no key,
+// over HTTP/1 it must.
 #pragma once
 
 #include <array>

@@ -1,5 +1,5 @@
-// A connection and owners of exchanges for codec tests, without a socket: FakeWire keeps what was written, the recorders write
-// down every event as one line, so that two runs compare as texts.
+// A connection and owners of exchanges for codec tests, without a socket: FakeWire keeps what was
+// written, the recorders write down every event as one line, so that two runs compare as texts.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -79,13 +79,14 @@ class FakeWire final : private SlabHolder, public Wire {
 
 inline std::string text_of(const Headers& headers) {
   std::string text;
-  for (const Header& header : headers) text.append(header.name).append(": ").append(header.value).append("\n");
+  for (const Header& header : headers)
+    text.append(header.name).append(": ").append(header.value).append("\n");
   return text;
 }
 
 inline std::string text_of(const RequestHead& head) {
-  std::string text = std::string(head.method_text) + " " + std::string(head.target) + " " + std::string(to_string(head.version)) +
-                     " @" + std::string(head.authority);
+  std::string text = std::string(head.method_text) + " " + std::string(head.target) + " " +
+                     std::string(to_string(head.version)) + " @" + std::string(head.authority);
   if (!head.upgrade.empty()) text += " upgrade=" + std::string(head.upgrade);
   if (head.content_length) text += " length=" + std::to_string(*head.content_length);
   if (head.expects_continue) text += " expects";
@@ -130,8 +131,9 @@ struct Record {
     repeatable = error.repeatable;
   }
   std::string text() const {
-    return head + "[" + body + "]" + (whole ? " whole" : "") + (trailers.empty() ? "" : "\n" + trailers) +
-           (reset.empty() ? "" : " reset=" + reset) + "\n";
+    return head + "[" + body + "]" + (whole ? " whole" : "") +
+           (trailers.empty() ? "" : "\n" + trailers) + (reset.empty() ? "" : " reset=" + reset) +
+           "\n";
   }
 };
 
@@ -139,7 +141,8 @@ class FakeClients;
 
 class RequestOwner final : public RequestSink, public Record {
  public:
-  RequestOwner(FakeClients& owner, CodecStream& codec_stream) : clients(owner), stream(codec_stream) {}
+  RequestOwner(FakeClients& owner, CodecStream& codec_stream)
+      : clients(owner), stream(codec_stream) {}
   RequestHead& head() override { return request; }
   void on_head(bool last) override;
   void on_bad(const BadRequest& problem) override;
@@ -159,7 +162,8 @@ class RequestOwner final : public RequestSink, public Record {
   bool answered = false;
 };
 
-// The owner of a server codec. By default it answers each request when it is whole, or at once when it is malformed.
+// The owner of a server codec. By default it answers each request when it is whole, or at once when
+// it is malformed.
 class FakeClients final : public ServerEvents {
  public:
   RequestSink* on_stream(CodecStream& stream) override {
@@ -172,12 +176,17 @@ class FakeClients final : public ServerEvents {
   std::string text() const {
     std::string text;
     for (const auto& request : requests)
-      text += request->text() + (request->bad_status != 0 ? "bad " + std::to_string(request->bad_status) + " " + request->bad_detail + "\n" : "");
+      text += request->text() +
+              (request->bad_status != 0
+                   ? "bad " + std::to_string(request->bad_status) + " " + request->bad_detail + "\n"
+                   : "");
     return text;
   }
 
   std::vector<std::unique_ptr<RequestOwner>> requests;
-  std::function<void(RequestOwner&)> on_whole = [](RequestOwner& request) { answer(request, 200, "ok"); };
+  std::function<void(RequestOwner&)> on_whole = [](RequestOwner& request) {
+    answer(request, 200, "ok");
+  };
   std::function<void(RequestOwner&)> on_head;
   bool release_when_sent = true;
   bool refuse_streams = false;

@@ -1,5 +1,5 @@
-// Both HTTP/1 codecs as owners of exchanges and connections see them: answers, keep-alive, early answers, tunnels, back-pressure,
-// and that what is written can be read again.
+// Both HTTP/1 codecs as owners of exchanges and connections see them: answers, keep-alive, early
+// answers, tunnels, back-pressure, and that what is written can be read again.
 #include <algorithm>
 #include <random>
 
@@ -19,8 +19,10 @@ std::string answered(const std::string& request, const std::function<void(Reques
   return exchanges.wire.sent;
 }
 
-void respond(RequestOwner& owner, int status, std::optional<std::uint64_t> length, std::initializer_list<std::string_view> bodies,
-             std::initializer_list<std::pair<std::string_view, std::string_view>> fields = {}, Version version = Version::kHttp11) {
+void respond(RequestOwner& owner, int status, std::optional<std::uint64_t> length,
+             std::initializer_list<std::string_view> bodies,
+             std::initializer_list<std::pair<std::string_view, std::string_view>> fields = {},
+             Version version = Version::kHttp11) {
   owner.answered = true;
   ResponseHead head(owner.arena);
   head.status = status;
@@ -33,33 +35,53 @@ void respond(RequestOwner& owner, int status, std::optional<std::uint64_t> lengt
 }
 
 TEST(H1Answer, FramesTheBodyByWhatTheClientUnderstands) {
-  const auto known = [](RequestOwner& owner) { respond(owner, 200, 5, {"hel", "lo"}, {{"X", "1"}, {"content-length", "9"}, {"Y", "2"}}); };
-  const auto unknown = [](RequestOwner& owner) { respond(owner, 200, {}, {"hello", " world wide"}, {{"X", "1"}}); };
+  const auto known = [](RequestOwner& owner) {
+    respond(owner, 200, 5, {"hel", "lo"}, {{"X", "1"}, {"content-length", "9"}, {"Y", "2"}});
+  };
+  const auto unknown = [](RequestOwner& owner) {
+    respond(owner, 200, {}, {"hello", " world wide"}, {{"X", "1"}});
+  };
   const auto none = [](RequestOwner& owner) { respond(owner, 200, {}, {}); };
-  EXPECT_EQ(answered(get(""), known), "HTTP/1.1 200 OK\r\nX: 1\r\ncontent-length: 5\r\nY: 2\r\n\r\nhello");
-  EXPECT_EQ(answered(get(""), unknown), "HTTP/1.1 200 OK\r\nX: 1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nb\r\n world wide\r\n0\r\n\r\n");
+  EXPECT_EQ(answered(get(""), known),
+            "HTTP/1.1 200 OK\r\nX: 1\r\ncontent-length: 5\r\nY: 2\r\n\r\nhello");
+  EXPECT_EQ(answered(get(""), unknown),
+            "HTTP/1.1 200 OK\r\nX: 1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nb\r\n "
+            "world wide\r\n0\r\n\r\n");
   EXPECT_EQ(answered(get(""), none), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-  EXPECT_EQ(answered("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", known), "HTTP/1.1 200 OK\r\nX: 1\r\ncontent-length: 5\r\nY: 2\r\n\r\n");
-  EXPECT_EQ(answered("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", unknown), "HTTP/1.1 200 OK\r\nX: 1\r\n\r\n");
-  EXPECT_EQ(answered("GET / HTTP/1.0\r\n\r\n", unknown), "HTTP/1.1 200 OK\r\nX: 1\r\nConnection: close\r\n\r\nhello world wide");
+  EXPECT_EQ(answered("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", known),
+            "HTTP/1.1 200 OK\r\nX: 1\r\ncontent-length: 5\r\nY: 2\r\n\r\n");
+  EXPECT_EQ(answered("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", unknown),
+            "HTTP/1.1 200 OK\r\nX: 1\r\n\r\n");
+  EXPECT_EQ(answered("GET / HTTP/1.0\r\n\r\n", unknown),
+            "HTTP/1.1 200 OK\r\nX: 1\r\nConnection: close\r\n\r\nhello world wide");
   EXPECT_EQ(answered("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", unknown),
             "HTTP/1.1 200 OK\r\nX: 1\r\nConnection: close\r\n\r\nhello world wide");
   EXPECT_EQ(answered("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", none),
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n");
-  EXPECT_EQ(answered(get("Connection: close\r\n"), none), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-  EXPECT_EQ(answered(get(""), [](RequestOwner& owner) { respond(owner, 204, 3, {"abc"}, {{"Content-Length", "3"}}); }),
+  EXPECT_EQ(answered(get("Connection: close\r\n"), none),
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(answered(get(""),
+                     [](RequestOwner& owner) {
+                       respond(owner, 204, 3, {"abc"}, {{"Content-Length", "3"}});
+                     }),
             "HTTP/1.1 204 No Content\r\n\r\n");
-  EXPECT_EQ(answered(get(""), [](RequestOwner& owner) { respond(owner, 304, 3, {}, {{"Content-Length", "3"}}); }),
+  EXPECT_EQ(answered(get(""),
+                     [](RequestOwner& owner) {
+                       respond(owner, 304, 3, {}, {{"Content-Length", "3"}});
+                     }),
             "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n");
 }
 
 TEST(H1Answer, NamesFromHttp2AreTrainCase) {
-  EXPECT_EQ(answered(get(""),
-                     [](RequestOwner& owner) {
-                       respond(owner, 200, 0, {}, {{"content-type", "a"}, {"x-b-c", "d"}, {"etag", "e"}, {"content-length", "0"}},
-                               Version::kHttp2);
-                     }),
-            "HTTP/1.1 200 OK\r\nContent-Type: a\r\nX-B-C: d\r\nEtag: e\r\nContent-Length: 0\r\n\r\n");
+  EXPECT_EQ(
+      answered(
+          get(""),
+          [](RequestOwner& owner) {
+            respond(owner, 200, 0, {},
+                    {{"content-type", "a"}, {"x-b-c", "d"}, {"etag", "e"}, {"content-length", "0"}},
+                    Version::kHttp2);
+          }),
+      "HTTP/1.1 200 OK\r\nContent-Type: a\r\nX-B-C: d\r\nEtag: e\r\nContent-Length: 0\r\n\r\n");
 }
 
 TEST(H1Answer, TrailersGoToChunkedAnswersAlone) {
@@ -77,9 +99,11 @@ TEST(H1Answer, TrailersGoToChunkedAnswersAlone) {
     };
   };
   EXPECT_EQ(answered(get(""), with_trailers({})),
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\ngrpc-status: 0\r\n\r\n");
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\ngrpc-status: "
+            "0\r\n\r\n");
   EXPECT_EQ(answered(get(""), with_trailers(3)), "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc");
-  EXPECT_EQ(answered("GET / HTTP/1.0\r\n\r\n", with_trailers({})), "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc");
+  EXPECT_EQ(answered("GET / HTTP/1.0\r\n\r\n", with_trailers({})),
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc");
 }
 
 TEST(H1Answer, InterimAnswersGoToHttp11Alone) {
@@ -90,20 +114,27 @@ TEST(H1Answer, InterimAnswersGoToHttp11Alone) {
     owner.stream.send_interim(head);
     respond(owner, 200, 0, {});
   };
-  EXPECT_EQ(answered(get(""), hints), "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-  EXPECT_EQ(answered("GET / HTTP/1.0\r\n\r\n", hints), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(
+      answered(get(""), hints),
+      "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  EXPECT_EQ(answered("GET / HTTP/1.0\r\n\r\n", hints),
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
 }
 
 TEST(H1Answer, LargeBodiesAreWrittenThroughInOrder) {
   Exchanges exchanges;
   const std::string large(limits::kSmallWrite, 'x');
-  exchanges.clients.on_whole = [&](RequestOwner& owner) { respond(owner, 200, {}, {large, "y", large}); };
+  exchanges.clients.on_whole = [&](RequestOwner& owner) {
+    respond(owner, 200, {}, {large, "y", large});
+  };
   exchanges.feed(get(""));
   EXPECT_EQ(exchanges.wire.written_through, 2);
-  EXPECT_EQ(exchanges.wire.sent, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n" + large + "\r\n1\r\ny\r\n1000\r\n" + large +
-                                     "\r\n0\r\n\r\n");
+  EXPECT_EQ(exchanges.wire.sent, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n" +
+                                     large + "\r\n1\r\ny\r\n1000\r\n" + large + "\r\n0\r\n\r\n");
   exchanges.wire.takes = 10;
-  exchanges.clients.on_whole = [&](RequestOwner& owner) { respond(owner, 200, 2 * large.size(), {large, large}); };
+  exchanges.clients.on_whole = [&](RequestOwner& owner) {
+    respond(owner, 200, 2 * large.size(), {large, large});
+  };
   exchanges.wire.take_sent();
   exchanges.feed(get(""));
   exchanges.wire.takes = SIZE_MAX;
@@ -114,14 +145,20 @@ TEST(H1Answer, LargeBodiesAreWrittenThroughInOrder) {
 
 TEST(H1Answer, AHeadLargerThanASlabIsWrittenWhole) {
   const std::string value(3 * limits::kSlabBytes, 'v');
-  EXPECT_EQ(answered(get(""), [&](RequestOwner& owner) { respond(owner, 200, 0, {}, {{"X", value}}); }),
+  EXPECT_EQ(answered(get(""),
+                     [&](RequestOwner& owner) {
+                       respond(owner, 200, 0, {}, {{"X", value}});
+                     }),
             "HTTP/1.1 200 OK\r\nX: " + value + "\r\nContent-Length: 0\r\n\r\n");
 }
 
 TEST(H1Answer, ALineEndInAFieldIsNeverWritten) {
-  for (const std::string_view value : {"a\r\nSet-Cookie: b"sv, "a\nb"sv, "a\rb"sv, "a\0b"sv, "a\r\n"sv}) {
+  for (const std::string_view value :
+       {"a\r\nSet-Cookie: b"sv, "a\nb"sv, "a\rb"sv, "a\0b"sv, "a\r\n"sv}) {
     Exchanges exchanges;
-    exchanges.clients.on_whole = [&](RequestOwner& owner) { respond(owner, 200, 0, {}, {{"Location", value}}); };
+    exchanges.clients.on_whole = [&](RequestOwner& owner) {
+      respond(owner, 200, 0, {}, {{"Location", value}});
+    };
     exchanges.feed(get(""));
     EXPECT_EQ(exchanges.wire.sent, "");
     EXPECT_EQ(exchanges.last().reset, "internal");
@@ -169,7 +206,9 @@ TEST(H1Server, PipelinedRequestsAreAnsweredInOrder) {
     if (i % 4 == 0) input += "GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n";
     if (i % 4 == 1) input += "HEAD " + path + " HTTP/1.1\r\nHost: a\r\n\r\n";
     if (i % 4 == 2) input += "POST " + path + " HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
-    if (i % 4 == 3) input += "PUT " + path + " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    if (i % 4 == 3)
+      input += "PUT " + path +
+               " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
   }
   outcome_of(input, {}, 7);
   Exchanges exchanges;
@@ -346,7 +385,9 @@ TEST_P(EarlyAnswer, NeverReadsTheBodyAsARequest) {
   for (int i = 0; i < 10; ++i) evil += "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n";
   const bool chunks = GetParam() == "chunked";
   const std::size_t missing = GetParam() == "huge" ? 10 * limits::kLingerBytes : 0;
-  std::string input = chunks ? chunked("136\r\n" + evil) : post("Content-Length: " + std::to_string(evil.size() + missing) + "\r\n", evil);
+  std::string input =
+      chunks ? chunked("136\r\n" + evil)
+             : post("Content-Length: " + std::to_string(evil.size() + missing) + "\r\n", evil);
   ASSERT_EQ(evil.size(), 0x136U);
   const std::string rest = (chunks ? "\r\n0\r\n\r\n"s : ""s) + kNext;
   for (const int status : {200, 413}) {
@@ -359,7 +400,8 @@ TEST_P(EarlyAnswer, NeverReadsTheBodyAsARequest) {
       exchanges.feed(input.substr(cut));
       if (missing != 0) exchanges.feed(std::string(2 * limits::kLingerBytes, 'x'));
       exchanges.feed(rest);
-      for (const auto& request : exchanges.clients.requests) EXPECT_NE(request->request.target, "/evil");
+      for (const auto& request : exchanges.clients.requests)
+        EXPECT_NE(request->request.target, "/evil");
       EXPECT_NE(exchanges.wire.sent.find("early"), std::string::npos);
       EXPECT_EQ(exchanges.clients.requests.size() == 2, !exchanges.wire.closed);
       if (missing != 0) {
@@ -368,7 +410,8 @@ TEST_P(EarlyAnswer, NeverReadsTheBodyAsARequest) {
     }
   }
 }
-INSTANTIATE_TEST_SUITE_P(H1Server, EarlyAnswer, testing::Values("length", "chunked", "huge"), [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(H1Server, EarlyAnswer, testing::Values("length", "chunked", "huge"),
+                         [](const auto& test) { return test.param; });
 
 TEST(H1Server, AShortRestOfABodyIsReadAndTheConnectionGoesOn) {
   Exchanges exchanges;
@@ -413,7 +456,9 @@ TEST(H1Server, ClosesAfterItsLastRequest) {
   Exchanges exchanges(settings);
   exchanges.feed(get("") + get("") + get(""));
   EXPECT_EQ(exchanges.count(), 2U);
-  EXPECT_EQ(exchanges.wire.sent, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+  EXPECT_EQ(exchanges.wire.sent,
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: "
+            "2\r\nConnection: close\r\n\r\nok");
   EXPECT_TRUE(exchanges.wire.closed);
 }
 
@@ -447,7 +492,8 @@ TEST(H1Server, CloseAfterIsSaidInTheAnswer) {
     respond(owner, 200, 0, {});
   };
   exchanges.feed(get(""));
-  EXPECT_EQ(exchanges.wire.sent, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(exchanges.wire.sent,
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
   EXPECT_TRUE(exchanges.wire.closed);
 }
 
@@ -623,7 +669,8 @@ TEST(H1Client, AnAnswerBeforeTheRequestWasSentWholeEndsTheConnection) {
 }
 
 TEST(H1Client, SendsWhatItWasGiven) {
-  const auto sent = [](const std::function<void(RequestHead&)>& change, std::initializer_list<std::string_view> bodies) {
+  const auto sent = [](const std::function<void(RequestHead&)>& change,
+                       std::initializer_list<std::string_view> bodies) {
     FakeWire wire;
     FakePool pool;
     auto codec = make_h1_client(wire, pool, {});
@@ -653,10 +700,13 @@ TEST(H1Client, SendsWhatItWasGiven) {
                   head.te_trailers = true;
                 },
                 {"a", "b"}),
-            "POST /t HTTP/1.1\r\nX: 1\r\nhOST: shop:80\r\ncontent-LENGTH: 2\r\ny: 2\r\nTE: trailers\r\nConnection: TE\r\n\r\nab");
+            "POST /t HTTP/1.1\r\nX: 1\r\nhOST: shop:80\r\ncontent-LENGTH: 2\r\ny: 2\r\nTE: "
+            "trailers\r\nConnection: TE\r\n\r\nab");
   EXPECT_EQ(sent([](RequestHead& head) { head.method_text = "PUT"; }, {"abc", ""}),
-            "PUT /t HTTP/1.1\r\nHost: shop:80\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-  EXPECT_EQ(sent([](RequestHead& head) { head.method_text = "POST"; }, {}), "POST /t HTTP/1.1\r\nHost: shop:80\r\nContent-Length: 0\r\n\r\n");
+            "PUT /t HTTP/1.1\r\nHost: shop:80\r\nTransfer-Encoding: "
+            "chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  EXPECT_EQ(sent([](RequestHead& head) { head.method_text = "POST"; }, {}),
+            "POST /t HTTP/1.1\r\nHost: shop:80\r\nContent-Length: 0\r\n\r\n");
   EXPECT_EQ(sent(
                 [](RequestHead& head) {
                   head.version = Version::kHttp2;
@@ -696,9 +746,12 @@ TEST(H1Client, ALineEndInARequestIsNeverWritten) {
 
 TEST(H1Client, ATunnelBeginsWithTheAnswerThatWasAskedFor) {
   Upstream upstream("GET", "other");
-  EXPECT_EQ(upstream.wire.take_sent(), "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n");
+  EXPECT_EQ(upstream.wire.take_sent(),
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n");
   upstream.owner.release_when_whole = false;
-  upstream.feed("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: OTHER\r\n\r\nHTTP/1.1 200 raw");
+  upstream.feed(
+      "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: OTHER\r\n\r\nHTTP/1.1 "
+      "200 raw");
   EXPECT_EQ(upstream.owner.response.status, 101);
   EXPECT_EQ(upstream.owner.body, "HTTP/1.1 200 raw");
   upstream.owner.stream->send_body("up", false);
@@ -786,7 +839,9 @@ TEST(H1Client, WhatWasMeantForATunnelIsDroppedWhenThereIsNone) {
 class Random {
  public:
   explicit Random(unsigned seed) : engine_(seed) {}
-  std::size_t below(std::size_t end) { return std::uniform_int_distribution<std::size_t>(0, end - 1)(engine_); }
+  std::size_t below(std::size_t end) {
+    return std::uniform_int_distribution<std::size_t>(0, end - 1)(engine_);
+  }
   bool coin() { return below(2) == 0; }
   std::string of(std::string_view alphabet, std::size_t least, std::size_t most) {
     std::string text(least + below(most - least + 1), ' ');
@@ -809,7 +864,8 @@ class Random {
 
 constexpr std::string_view kNames = "abcXYZ019-_.!~";
 
-void feed_in_pieces(Random& random, std::string_view bytes, const std::function<void(std::string_view)>& feed) {
+void feed_in_pieces(Random& random, std::string_view bytes,
+                    const std::function<void(std::string_view)>& feed) {
   while (!bytes.empty()) {
     const std::size_t size = std::min(bytes.size(), 1 + random.below(random.coin() ? 5 : 4000));
     feed(bytes.substr(0, size));
@@ -848,7 +904,8 @@ TEST(H1RoundTrip, RequestsComeBackAsTheyWereSent) {
     owner.stream->send_request(head, !has_body);
     std::string trailers;
     if (has_body) {
-      feed_in_pieces(random, body, [&](std::string_view piece) { owner.stream->send_body(piece, false); });
+      feed_in_pieces(random, body,
+                     [&](std::string_view piece) { owner.stream->send_body(piece, false); });
       if (!has_length && random.coin()) {
         Headers fields(owner.arena);
         fields.add(HeaderId::kUnknown, "X-Sum", "1");
@@ -899,12 +956,14 @@ TEST(H1RoundTrip, ResponsesComeBackAsTheyWereSent) {
       }
       if (has_length) expected_fields += "Content-Length: " + std::to_string(body.size()) + "\n";
       owner.stream.send_response(head, false);
-      feed_in_pieces(random, body, [&](std::string_view piece) { owner.stream.send_body(piece, false); });
+      feed_in_pieces(random, body,
+                     [&](std::string_view piece) { owner.stream.send_body(piece, false); });
       owner.stream.send_body({}, true);
     };
     exchanges.feed(old ? raw("GET / HTTP/1.0\r\n\r\n") : get(""));
     Upstream upstream;
-    feed_in_pieces(random, exchanges.wire.sent, [&](std::string_view piece) { upstream.feed(piece); });
+    feed_in_pieces(random, exchanges.wire.sent,
+                   [&](std::string_view piece) { upstream.feed(piece); });
     if (exchanges.wire.closed) upstream.eof();
     ASSERT_EQ(upstream.owner.reset, "") << seed << upstream.owner.reset_detail;
     EXPECT_TRUE(upstream.owner.whole) << seed;
@@ -939,7 +998,9 @@ TEST(H1RoundTrip, DamagedInputIsReadTheSameHoweverItIsCut) {
     const std::string whole = outcome(input, {}, {});
     for (int i = 0; i < 5; ++i) {
       const std::size_t cut = random.below(input.size() + 1);
-      EXPECT_EQ(outcome(input, {}, {std::min(cut, input.size() / 2), std::max(cut, input.size() / 2)}), whole)
+      EXPECT_EQ(
+          outcome(input, {}, {std::min(cut, input.size() / 2), std::max(cut, input.size() / 2)}),
+          whole)
           << seed << " " << testing::PrintToString(input);
     }
   }

@@ -1,5 +1,5 @@
-// What a server reads. Tables hold every spelling that must be refused or taken; each is fed whole, cut at every byte, and byte by
-// byte, and must come out the same.
+// What a server reads. Tables hold every spelling that must be refused or taken; each is fed whole,
+// cut at every byte, and byte by byte, and must come out the same.
 #include "tests/unit/proxy/h1_support.h"
 
 namespace outrider {
@@ -13,7 +13,6 @@ struct Vector {
   int status;  // 0: taken, and the next request with it
 };
 void PrintTo(const Vector& vector, std::ostream* out) { *out << vector.name; }
-
 
 class RequestSyntax : public testing::TestWithParam<Vector> {};
 
@@ -56,11 +55,18 @@ constexpr Vector kFraming[] = {
     {"te_vt", post("Transfer-Encoding: \vchunked\r\n", ""), 400},
     {"te_ff", post("Transfer-Encoding: chunked\f\r\n", ""), 400},
     {"te_nul", post("Transfer-Encoding: chunked\0\r\n"sv, ""), 400},
-    {"te_nbsp", post("Transfer-Encoding: \xa0" "chunked\r\n", ""), 400},
+    {"te_nbsp",
+     post("Transfer-Encoding: \xa0"
+          "chunked\r\n",
+          ""),
+     400},
     {"te_nbsp_after", post("Transfer-Encoding: chunked\xa0\r\n", ""), 400},
-    {"te_twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400},
-    {"te_twice_other", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"), 400},
-    {"te_twice_other_first", post("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400},
+    {"te_twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+     400},
+    {"te_twice_other",
+     post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"), 400},
+    {"te_twice_other_first",
+     post("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400},
     {"te_list", post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"), 400},
     {"te_list_reversed", post("Transfer-Encoding: chunked, gzip\r\n", "0\r\n\r\n"), 400},
     {"te_list_chunked_twice", post("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n"), 400},
@@ -73,7 +79,10 @@ constexpr Vector kFraming[] = {
     {"te_upper", post("Transfer-Encoding: CHUNKED\r\n", "0\r\n\r\n"), 0},
     {"te_tab", post("Transfer-Encoding:\tchunked\t \r\n", "0\r\n\r\n"), 0},
     {"te_no_space", post("Transfer-Encoding:chunked\r\n", "0\r\n\r\n"), 0},
-    {"te_10", raw("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0\r\n\r\n"), 400},
+    {"te_10",
+     raw("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: "
+         "keep-alive\r\n\r\n0\r\n\r\n"),
+     400},
     {"cl_two", post("Content-Length: 3\r\nContent-Length: 4\r\n", "abcd"), 400},
     {"cl_same_twice", post("Content-Length: 3\r\nContent-Length: 3\r\n", "abc"), 400},
     {"cl_list", post("Content-Length: 5, 6\r\n", "abcdef"), 400},
@@ -96,7 +105,8 @@ constexpr Vector kFraming[] = {
     {"cl_2_64", post("Content-Length: 18446744073709551616\r\n", ""), 400},
     {"cl_2_64_5", post("Content-Length: 18446744073709551621\r\n", "abcde"), 400},
     {"cl_40_digits", post("Content-Length: 1000000000000000000000000000000000000000\r\n", ""), 400},
-    {"cl_40_zeros", post("Content-Length: 0000000000000000000000000000000000000005\r\n", "abcde"), 400},
+    {"cl_40_zeros", post("Content-Length: 0000000000000000000000000000000000000005\r\n", "abcde"),
+     400},
     {"cl_spaces_around", post("Content-Length:  5  \r\n", "abcde"), 0},
     {"cl_zero", post("Content-Length: 0\r\n", ""), 0},
     {"get_body", raw("GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"), 0},
@@ -106,7 +116,8 @@ constexpr Vector kChunks[] = {
     {"plain", chunked("5\r\nabcde\r\n0\r\n\r\n"), 0},
     {"leading_zeros", chunked("0005\r\nabcde\r\n000\r\n\r\n"), 0},
     {"upper_and_lower", chunked("a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n"), 0},
-    {"data_like_a_request", chunked("28\r\nGET /evil HTTP/1.1\r\nHost: a\r\nX: 123456\r\n\r\n0\r\n\r\n"), 0},
+    {"data_like_a_request",
+     chunked("28\r\nGET /evil HTTP/1.1\r\nHost: a\r\nX: 123456\r\n\r\n0\r\n\r\n"), 0},
     {"size_empty", chunked("\r\nabcde\r\n0\r\n\r\n"), 400},
     {"size_plus", chunked("+5\r\nabcde\r\n0\r\n\r\n"), 400},
     {"size_minus", chunked("-5\r\nabcde\r\n0\r\n\r\n"), 400},
@@ -164,7 +175,8 @@ constexpr Vector kChunks[] = {
     {"trailer_folded", chunked("0\r\nX-Sum: 1\r\n 2\r\n\r\n"), 400},
     {"trailer_control", chunked("0\r\nX-Sum: \x01\r\n\r\n"), 400},
     {"trailer_request_line", chunked("0\r\nGET /evil HTTP/1.1\r\n\r\n"), 400},
-    {"trailer_bad_length", chunked("0\r\nContent-Length: 5\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n"), 400},
+    {"trailer_bad_length",
+     chunked("0\r\nContent-Length: 5\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n"), 400},
 };
 
 constexpr Vector kSyntax[] = {
@@ -264,7 +276,8 @@ constexpr Vector kSyntax[] = {
     {"ssh", raw("SSH-2.0-OpenSSH_9.2\r\n"), 400},
     {"smtp", raw("EHLO mail.example\r\n"), 400},
     {"socks", raw("\x05\x01\x00"sv), 400},
-    {"proxy_protocol", raw("PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n"), 400},
+    {"proxy_protocol",
+     raw("PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n"), 400},
     {"proxy_protocol_2", raw("\r\n\r\n\0\r\nQUIT\n"sv), 400},
     {"expect_other", get("Expect: 200-ok\r\n"), 417},
     {"expect_list", get("Expect: 100-continue, other\r\n"), 417},
@@ -358,9 +371,12 @@ INSTANTIATE_TEST_SUITE_P(Authority, RequestSyntax, testing::ValuesIn(kAuthority)
 
 TEST(H1Request, KeepsFieldsInOrderAndCase) {
   Exchanges exchanges;
-  exchanges.feed("POST /p?q=1 HTTP/1.1\r\nX-b: 1\r\nhOSt: Shop:80\r\nx-A:  two  words \r\nContent-LENGTH: 3\r\nX-b: 2\r\n\r\nabc");
+  exchanges.feed(
+      "POST /p?q=1 HTTP/1.1\r\nX-b: 1\r\nhOSt: Shop:80\r\nx-A:  two  words \r\nContent-LENGTH: "
+      "3\r\nX-b: 2\r\n\r\nabc");
   EXPECT_EQ(exchanges.last().text(),
-            "POST /p?q=1 HTTP/1.1 @Shop:80 length=3\nX-b: 1\nhOSt: Shop:80\nx-A: two  words\nContent-LENGTH: 3\nX-b: 2\n[abc] whole\n");
+            "POST /p?q=1 HTTP/1.1 @Shop:80 length=3\nX-b: 1\nhOSt: Shop:80\nx-A: two  "
+            "words\nContent-LENGTH: 3\nX-b: 2\n[abc] whole\n");
   EXPECT_EQ(exchanges.last().request.scheme, "http");
 }
 
@@ -379,7 +395,8 @@ TEST(H1Request, AbsoluteFormBecomesOriginForm) {
   const auto target = [](const std::string& request_line) {
     Exchanges exchanges;
     exchanges.feed(line(request_line));
-    return std::string(exchanges.last().request.authority) + " " + std::string(exchanges.last().request.target);
+    return std::string(exchanges.last().request.authority) + " " +
+           std::string(exchanges.last().request.target);
   };
   EXPECT_EQ(target("GET http://b:81/x?y HTTP/1.1"), "b:81 /x?y");
   EXPECT_EQ(target("GET http://b HTTP/1.1"), "b /");
@@ -391,12 +408,14 @@ TEST(H1Request, AbsoluteFormBecomesOriginForm) {
 
 TEST(H1Request, ConnectIsPassedOnAndEndsTheConnection) {
   Exchanges exchanges;
-  exchanges.feed("CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\nGET /evil HTTP/1.1\r\nHost: b\r\n\r\n");
+  exchanges.feed(
+      "CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\nGET /evil HTTP/1.1\r\nHost: b\r\n\r\n");
   ASSERT_EQ(exchanges.count(), 1U);
   EXPECT_EQ(exchanges.last().request.method, Method::kConnect);
   EXPECT_EQ(exchanges.last().request.authority, "b:443");
   EXPECT_TRUE(exchanges.wire.closed);
-  for (const char* bad : {"CONNECT b HTTP/1.1", "CONNECT /a HTTP/1.1", "CONNECT http://b/ HTTP/1.1", "CONNECT u@b:1 HTTP/1.1"}) {
+  for (const char* bad : {"CONNECT b HTTP/1.1", "CONNECT /a HTTP/1.1", "CONNECT http://b/ HTTP/1.1",
+                          "CONNECT u@b:1 HTTP/1.1"}) {
     Exchanges other;
     other.feed(line(bad));
     EXPECT_EQ(other.last().bad_status, 400) << bad;
@@ -405,19 +424,26 @@ TEST(H1Request, ConnectIsPassedOnAndEndsTheConnection) {
 
 TEST(H1Request, HopByHopFieldsEndHere) {
   Exchanges exchanges;
-  exchanges.feed(get("Connection: keep-alive, X-Hop , foo\r\nConnection: bar\r\nKeep-Alive: timeout=5\r\nProxy-Connection: close\r\n"
-                     "TE: trailers, gzip\r\nProxy-Authorization: x\r\nProxy: evil\r\nX-HOP: 1\r\nfoo: 2\r\nBar: 3\r\nX-Stays: 4\r\n"
-                     "Upgrade: websocket\r\nHTTP2-Settings: AAA\r\n"));
+  exchanges.feed(
+      get("Connection: keep-alive, X-Hop , foo\r\nConnection: bar\r\nKeep-Alive: "
+          "timeout=5\r\nProxy-Connection: close\r\n"
+          "TE: trailers, gzip\r\nProxy-Authorization: x\r\nProxy: evil\r\nX-HOP: 1\r\nfoo: "
+          "2\r\nBar: 3\r\nX-Stays: 4\r\n"
+          "Upgrade: websocket\r\nHTTP2-Settings: AAA\r\n"));
   EXPECT_EQ(exchanges.last().Record::head, "GET /a HTTP/1.1 @a te\nHost: a\nX-Stays: 4\n");
 }
 
 TEST(H1Request, ConnectionCannotNameWhatDecidesAboutTheMessage) {
   Exchanges exchanges;
-  exchanges.feed("POST /a HTTP/1.1\r\nHost: a\r\nConnection: host, content-length, authorization, x-forwarded-for, X-Forwarded-Proto, cookie, "
-                 "transfer-encoding, x-outrider-hops\r\nContent-Length: 2\r\nAuthorization: b\r\nX-Forwarded-For: 1\r\nX-Forwarded-Proto: https\r\n"
-                 "Cookie: c\r\nX-Outrider-Hops: 3\r\n\r\nxy");
+  exchanges.feed(
+      "POST /a HTTP/1.1\r\nHost: a\r\nConnection: host, content-length, authorization, "
+      "x-forwarded-for, X-Forwarded-Proto, cookie, "
+      "transfer-encoding, x-outrider-hops\r\nContent-Length: 2\r\nAuthorization: "
+      "b\r\nX-Forwarded-For: 1\r\nX-Forwarded-Proto: https\r\n"
+      "Cookie: c\r\nX-Outrider-Hops: 3\r\n\r\nxy");
   EXPECT_EQ(exchanges.last().text(),
-            "POST /a HTTP/1.1 @a length=2\nHost: a\nContent-Length: 2\nAuthorization: b\nX-Forwarded-For: 1\n"
+            "POST /a HTTP/1.1 @a length=2\nHost: a\nContent-Length: 2\nAuthorization: "
+            "b\nX-Forwarded-For: 1\n"
             "X-Forwarded-Proto: https\nCookie: c\nX-Outrider-Hops: 3\n[xy] whole\n");
 }
 
@@ -445,7 +471,9 @@ TEST(H1Request, UpgradeIsOneTokenThatConnectionNamed) {
   EXPECT_EQ(upgrade("Upgrade: websocket\r\n"), "");
   EXPECT_EQ(upgrade("Connection: upgrade\r\n"), "");
   EXPECT_EQ(upgrade("Connection: upgrade\r\nUpgrade: h2c\r\n"), "");
-  EXPECT_EQ(upgrade("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: H2C\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"), "");
+  EXPECT_EQ(upgrade("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: H2C\r\nHTTP2-Settings: "
+                    "AAMAAABkAARAAAAAAAIAAAAA\r\n"),
+            "");
   EXPECT_EQ(upgrade("Connection: upgrade\r\nUpgrade: h2\r\n"), "");
   EXPECT_EQ(upgrade("Connection: upgrade\r\nUpgrade: websocket, h2c\r\n"), "");
   EXPECT_EQ(upgrade("Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n"), "");
@@ -459,12 +487,15 @@ TEST(H1Request, UpgradeIsOneTokenThatConnectionNamed) {
 }
 
 TEST(H1Request, TrailersAreSeparateAndForbiddenOnesAreDropped) {
-  const std::string input = chunked("3\r\nabc\r\n0\r\nX-Sum: 1\r\nAuthorization: x\r\nCookie: y\r\nContent-Type: z\r\nX-Forwarded-Host: w\r\n"
-                                    "x-outrider-debug: v\r\nConnection: close\r\nGrpc-Status: 0\r\n\r\n");
+  const std::string input = chunked(
+      "3\r\nabc\r\n0\r\nX-Sum: 1\r\nAuthorization: x\r\nCookie: y\r\nContent-Type: "
+      "z\r\nX-Forwarded-Host: w\r\n"
+      "x-outrider-debug: v\r\nConnection: close\r\nGrpc-Status: 0\r\n\r\n");
   outcome_of(input);
   Exchanges exchanges;
   exchanges.feed(input);
-  EXPECT_EQ(exchanges.last().text(), "POST /a HTTP/1.1 @a\nHost: a\n[abc] whole\nX-Sum: 1\nGrpc-Status: 0\n\n");
+  EXPECT_EQ(exchanges.last().text(),
+            "POST /a HTTP/1.1 @a\nHost: a\n[abc] whole\nX-Sum: 1\nGrpc-Status: 0\n\n");
   Exchanges none;
   none.feed(chunked("0\r\nHost: evil\r\n\r\n"));
   EXPECT_EQ(none.last().text(), "POST /a HTTP/1.1 @a\nHost: a\n[] whole\n");
@@ -472,7 +503,8 @@ TEST(H1Request, TrailersAreSeparateAndForbiddenOnesAreDropped) {
 
 TEST(H1Request, ExtensionsOfABodyAreBounded) {
   std::string body;
-  for (std::size_t i = 0; i < limits::kChunkExtensionBytes / 200 + 1; ++i) body += "1;" + std::string(199, 'a') + "\r\nx\r\n";
+  for (std::size_t i = 0; i < limits::kChunkExtensionBytes / 200 + 1; ++i)
+    body += "1;" + std::string(199, 'a') + "\r\nx\r\n";
   Exchanges exchanges;
   exchanges.feed(chunked(body + "0\r\n\r\n"));
   EXPECT_EQ(exchanges.last().bad_status, 400);
@@ -530,13 +562,16 @@ TEST(H1Limits, TargetFieldsAndBytes) {
 TEST(H1Limits, Defaults) {
   const std::string long_target = "GET /" + std::string(limits::kTargetBytes, 'a') + " HTTP/1.1";
   EXPECT_EQ(status_with({}, line(long_target), 1000), 414);
-  EXPECT_EQ(status_with({}, line("GET /" + std::string(limits::kTargetBytes - 1, 'a') + " HTTP/1.1"), 1000), 0);
+  EXPECT_EQ(status_with(
+                {}, line("GET /" + std::string(limits::kTargetBytes - 1, 'a') + " HTTP/1.1"), 1000),
+            0);
   EXPECT_EQ(status_with({}, "GET /" + std::string(limits::kRequestLineBytes, 'a'), 1000), 414);
   std::string fields;
   for (int i = 1; i < 100; ++i) fields += "x-" + std::to_string(i) + ": v\r\n";
   EXPECT_EQ(status_with({}, get(fields), 100), 0);
   EXPECT_EQ(status_with({}, get(fields + "x: v\r\n"), 100), 431);
-  EXPECT_EQ(status_with({}, get("x: " + std::string(limits::kHeaderBytes, 'v') + "\r\n"), 5000), 431);
+  EXPECT_EQ(status_with({}, get("x: " + std::string(limits::kHeaderBytes, 'v') + "\r\n"), 5000),
+            431);
 }
 
 TEST(H1Limits, ZeroIsNone) {
@@ -544,7 +579,11 @@ TEST(H1Limits, ZeroIsNone) {
   settings.max_header_bytes = settings.max_target_bytes = settings.max_fields = 0;
   std::string fields = "x: " + std::string(limits::kHeaderBytes, 'v') + "\r\n";
   for (int i = 0; i < 300; ++i) fields += "y: v\r\n";
-  EXPECT_EQ(status_with(settings, "GET /" + std::string(100000, 'a') + " HTTP/1.1\r\nHost: a\r\n" + fields + "\r\n", 50000), 0);
+  EXPECT_EQ(
+      status_with(settings,
+                  "GET /" + std::string(100000, 'a') + " HTTP/1.1\r\nHost: a\r\n" + fields + "\r\n",
+                  50000),
+      0);
 }
 
 }  // namespace

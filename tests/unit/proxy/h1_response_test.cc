@@ -31,7 +31,8 @@ TEST_P(ResponseSyntax, IsTakenOrRefused) {
   };
   const std::string whole = run(input.size());
   const std::size_t step = input.size() / 500 + 1;
-  for (std::size_t cut = 0; cut < input.size(); cut += step) EXPECT_EQ(run(cut), whole) << "cut at " << cut;
+  for (std::size_t cut = 0; cut < input.size(); cut += step)
+    EXPECT_EQ(run(cut), whole) << "cut at " << cut;
 
   Upstream upstream(vector.method, vector.upgrade);
   for (const char c : input) upstream.feed({&c, 1});
@@ -61,25 +62,40 @@ constexpr ResponseVector kResponses[] = {
     {"close_delimited", ok("", "abc"), "", true, false},
     {"close_delimited_10", raw("HTTP/1.0 200 OK\r\n\r\nabc"), "", true, false},
     {"length_10", raw("HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc"), "", false, false},
-    {"length_10_keep", raw("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc"), ""},
+    {"length_10_keep",
+     raw("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc"), ""},
     {"head", ok("Content-Length: 3\r\n"), "", false, true, "HEAD"},
     {"head_chunked", ok("Transfer-Encoding: chunked\r\n"), "", false, true, "HEAD"},
     {"head_no_framing", ok(""), "", false, true, "HEAD"},
     {"head_with_body", ok("Content-Length: 3\r\n", "abc"), "", false, false, "HEAD"},
     {"status_204", raw("HTTP/1.1 204 No Content\r\n\r\n"), ""},
     {"status_204_length", raw("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n"), ""},
-    {"status_204_body", raw("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nabc"), "", false, false},
+    {"status_204_body", raw("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nabc"), "", false,
+     false},
     {"status_304", raw("HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n"), ""},
-    {"status_304_body", raw("HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc"), "", false, false},
+    {"status_304_body", raw("HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc"), "", false,
+     false},
     {"extra", ok("Content-Length: 3\r\n", "abcdef"), "", false, false},
-    {"extra_response", ok("Content-Length: 3\r\n", "abcHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"), "", false, false},
+    {"extra_response",
+     ok("Content-Length: 3\r\n", "abcHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"), "",
+     false, false},
     {"extra_chunked", ok("Transfer-Encoding: chunked\r\n", "0\r\n\r\nx"), "", false, false},
-    {"interim", raw("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"), ""},
-    {"unasked_101", raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"), kProtocol},
-    {"other_101", raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"), kProtocol, false, true, "GET", "other"},
-    {"bare_101", raw("HTTP/1.1 101 Switching Protocols\r\n\r\n"), kProtocol, false, true, "GET", "other"},
-    {"unnamed_101", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\n\r\n"), kProtocol, false, true, "GET", "other"},
-    {"refused_upgrade", raw("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno"), "", false, true, "GET", "other"},
+    {"interim",
+     raw("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 "
+         "OK\r\nContent-Length: 1\r\n\r\na"),
+     ""},
+    {"unasked_101",
+     raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"),
+     kProtocol},
+    {"other_101",
+     raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"),
+     kProtocol, false, true, "GET", "other"},
+    {"bare_101", raw("HTTP/1.1 101 Switching Protocols\r\n\r\n"), kProtocol, false, true, "GET",
+     "other"},
+    {"unnamed_101", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\n\r\n"), kProtocol,
+     false, true, "GET", "other"},
+    {"refused_upgrade", raw("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno"), "",
+     false, true, "GET", "other"},
     {"garbage", raw("garbage"), kProtocol},
     {"garbage_line", raw("garbage\r\n\r\n"), kProtocol},
     {"http_09", raw("<html>hello</html>"), kProtocol},
@@ -137,7 +153,8 @@ constexpr ResponseVector kResponses[] = {
     {"cut_last_chunk", ok("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n"), kCut, true},
     {"cut_after_interim", raw("HTTP/1.1 100 Continue\r\n\r\n"), kCut, true},
 };
-INSTANTIATE_TEST_SUITE_P(H1Response, ResponseSyntax, testing::ValuesIn(kResponses), [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(H1Response, ResponseSyntax, testing::ValuesIn(kResponses),
+                         [](const auto& test) { return test.param.name; });
 
 TEST(H1Response, EveryByteOfAHeadMustMatter) {
   // No control byte is taken anywhere in a head, whole or not.
@@ -157,9 +174,13 @@ TEST(H1Response, EveryByteOfAHeadMustMatter) {
 
 TEST(H1Response, StripsHopByHopAndKeepsTheRest) {
   Upstream upstream;
-  upstream.feed("HTTP/1.1 201 Fine\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: max=5, timeout=7\r\nX-Hop: 1\r\nsERver: b\r\n"
-                "Content-Length: 1\r\nUpgrade: h2c\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nx");
-  EXPECT_EQ(upstream.owner.text(), "201 Fine length=1\nsERver: b\nContent-Length: 1\nSet-Cookie: a=1\nSet-Cookie: b=2\n[x] whole\n");
+  upstream.feed(
+      "HTTP/1.1 201 Fine\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: max=5, "
+      "timeout=7\r\nX-Hop: 1\r\nsERver: b\r\n"
+      "Content-Length: 1\r\nUpgrade: h2c\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nx");
+  EXPECT_EQ(upstream.owner.text(),
+            "201 Fine length=1\nsERver: b\nContent-Length: 1\nSet-Cookie: a=1\nSet-Cookie: "
+            "b=2\n[x] whole\n");
   EXPECT_EQ(upstream.codec->keep_alive_hint(), Millis{7000});
   EXPECT_TRUE(upstream.codec->reusable());
 }
@@ -169,7 +190,8 @@ TEST(H1Response, BoundsOfItsHead) {
     Upstream upstream;
     upstream.feed(input);
     Upstream pieces;
-    for (std::size_t at = 0; at < input.size(); at += 97) pieces.feed(std::string_view(input).substr(at, 97));
+    for (std::size_t at = 0; at < input.size(); at += 97)
+      pieces.feed(std::string_view(input).substr(at, 97));
     EXPECT_EQ(pieces.outcome(), upstream.outcome());
     return upstream.owner.reset;
   };
@@ -177,7 +199,10 @@ TEST(H1Response, BoundsOfItsHead) {
   const std::string final_response = ok("Content-Length: 1\r\n", "a");
   EXPECT_EQ(reset(repeated(10, interim) + final_response), "");
   EXPECT_EQ(reset(repeated(11, interim) + final_response), kProtocol);
-  EXPECT_EQ(reset(repeated(2, "HTTP/1.1 103 Early Hints\r\nX: " + std::string(40000, 'x') + "\r\n\r\n") + final_response), kProtocol);
+  EXPECT_EQ(
+      reset(repeated(2, "HTTP/1.1 103 Early Hints\r\nX: " + std::string(40000, 'x') + "\r\n\r\n") +
+            final_response),
+      kProtocol);
   EXPECT_EQ(reset(ok(repeated(199, "X: y\r\n") + "Content-Length: 0\r\n")), "");
   EXPECT_EQ(reset(ok(repeated(200, "X: y\r\n") + "Content-Length: 0\r\n")), kProtocol);
   EXPECT_EQ(reset(ok("X: " + std::string(limits::kHeaderBytes, 'x') + "\r\n")), kProtocol);
