@@ -9,8 +9,10 @@
 #include <nghttp2/nghttp2.h>
 
 #include <optional>
+#include <span>
 
 #include "proxy/codec.h"
+#include "proxy/h2_hpack_outline.h"
 #include "proxy/h2_memory.h"
 
 namespace outrider {
@@ -137,7 +139,7 @@ class H2Session : public Codec {
   virtual void on_settled() {}  // the last thing done in feed(), pump() and on_flushed()
 
   H2Stream* find(std::int32_t id);
-  H2Stream* add_stream(std::int32_t id, StreamSink& sink);
+  H2Stream* new_stream(std::int32_t id);
   void recycle(H2Stream& stream);
   void forget(H2Stream& stream);  // nghttp2 will not name it again
   void reset_stream(std::int32_t id, std::uint32_t code);
@@ -167,9 +169,9 @@ class H2Session : public Codec {
 
   // The outgoing fields, gathered in a buffer of the thread's.
   void begin_fields();
+  static std::span<const nghttp2_nv> fields();
   void add(std::string_view name, std::string_view value, std::uint8_t flags = 0);
-  void add_fields(const Headers& headers, const H2Stream& stream,
-                  std::optional<std::uint64_t> content_length, bool trailers);
+  void add_fields(const Headers& headers, const H2Stream& stream, std::uint64_t length, bool trailers);
   nghttp2_data_provider provider(H2Stream& stream);
 
   Wire& wire_;
@@ -205,6 +207,7 @@ class H2Session : public Codec {
   void give(const char* from, const char* to);
   bool inspect(const Frame& frame, const char*& run, const char* at);  // false: not for nghttp2
   void inspect_continuation(const Frame& frame);
+  void inspect_block(std::string_view payload);
   void inspect_priority(std::string_view payload);
   bool is_open(std::int32_t id);
   void on_closed_stream(const Frame& frame);
@@ -219,6 +222,7 @@ class H2Session : public Codec {
   H2Stream* sending_ = nullptr;  // whose DATA is being serialised
   // The frame whose bytes are passing.
   Frame frame_;
+  HpackOutline outline_;
   char head_[9] = {};
   std::uint8_t head_size_ = 0;
   std::uint8_t preface_left_ = 0;
@@ -227,6 +231,7 @@ class H2Session : public Codec {
   std::uint32_t continuations_ = 0;
   std::uint32_t empty_continuations_ = 0;
   std::int32_t last_id_ = 0;          // newest stream of the peer's
+  std::int32_t open_stream_ = 0;      // known to be open when its DATA goes on
   std::int32_t skipped_from_ = 0;     // ids left out before it, never to be used
   std::int32_t skipped_to_ = 0;
   std::int32_t highest_reset_ = 0;    // up to here the peer may not know yet that we ended a stream
