@@ -122,6 +122,7 @@ void Connection::hold_reading(bool held) {
   if (held) {
     reading_ = false;
     uv_read_stop(stream());
+    if (write_broken_) wake();
   } else {
     start_reading();
   }
@@ -152,7 +153,7 @@ void Connection::on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buff
   }
   self->reading_ = false;
   uv_read_stop(stream);
-  if (size == UV_EOF)
+  if (size == UV_EOF && !self->write_broken_)
     self->events_.on_eof();
   else
     self->fail();
@@ -168,7 +169,7 @@ void Connection::fail() {
 }
 
 void Connection::write_through(std::string_view bytes) {
-  if (broken_ || state_ == State::kClosed) return;
+  if (broken_ || write_broken_ || state_ == State::kClosed) return;
   if (in_flight_ != 0) {
     out.append(bytes);
     return;
@@ -193,6 +194,7 @@ void Connection::write_through(std::string_view bytes) {
 }
 
 bool Connection::write_some() {
+  if (write_broken_) return true;
   while (!out.empty()) {
     iovec vectors[kVectors];
     const int count = out.peek(vectors, kVectors);
@@ -220,7 +222,7 @@ void Connection::queue_rest() {
     self->pending_ = nullptr;
     self->out.drop(std::exchange(self->in_flight_, 0));
     if (result < 0)
-      self->fail();
+      self->write_failed();
     else
       self->wake();
   };
@@ -229,7 +231,16 @@ void Connection::queue_rest() {
     return;
   delete std::exchange(pending_, nullptr);
   in_flight_ = 0;
-  fail();
+  write_failed();
+}
+
+// The peer takes no more, but what it said before may still be unread: an early answer. Reading on brings it, and then the error.
+void Connection::write_failed() {
+  out.clear();
+  if (reading_ && state_ == State::kOpen)
+    write_broken_ = true;
+  else
+    fail();
 }
 
 void Connection::flush() {
@@ -238,14 +249,19 @@ void Connection::flush() {
     events_.before_flush();
     if (state_ == State::kClosed) return;
   }
-  if (in_flight_ == 0 && !broken_) {
-    if (!write_some()) {
-      fail();
-      return;
-    }
-    if (!out.empty()) queue_rest();
+  if (write_broken_ && !reading_) {
+    fail();
+    return;
   }
-  if (state_ == State::kOpen && !broken_) events_.on_flushed();
+  if (in_flight_ == 0 && !broken_) {
+    if (!write_some())
+      write_failed();
+    else if (!out.empty())
+      queue_rest();
+    if (state_ == State::kClosed) return;
+  }
+  if (write_broken_) out.clear();
+  if (state_ == State::kOpen && !broken_ && !write_broken_) events_.on_flushed();
   if (state_ == State::kClosed || in_flight_ != 0 || !out.empty()) return;
   if (shutdown_wanted_ && !shutdown_done_) {
     shutdown_done_ = true;

@@ -79,6 +79,7 @@ class Connection final : public Wire {
   uv_stream_t* stream() const;
   void flush();
   bool write_some();  // false: broken
+  void write_failed();
   void queue_rest();
   void fail();
   void finish_close();
@@ -99,6 +100,7 @@ class Connection final : public Wire {
   bool started_ = false;
   bool held_ = false;
   bool broken_ = false;
+  bool write_broken_ = false;  // what is still to be read ends it
   bool shutdown_wanted_ = false;
   bool shutdown_done_ = false;
   bool small_reads_ = false;  // the bytes went nowhere fast: read less at a time

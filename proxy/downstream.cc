@@ -15,6 +15,7 @@ namespace outrider {
 namespace {
 constexpr std::size_t kPrefaceBytes = 24;
 constexpr Millis kParkAfter{250};
+constexpr Millis kPrefaceTime{900};  // from the first byte of what may be a preface to its last
 }
 
 Downstream::Downstream(Listener& listener)
@@ -110,7 +111,11 @@ void Downstream::on_bytes(std::string_view bytes) {
   if (codec_ == nullptr) {
     const std::size_t kept = first_bytes_ == nullptr ? 0 : first_bytes_->size();
     choose_codec(bytes);
-    if (codec_ == nullptr) return;
+    if (codec_ == nullptr) {
+      if (kept == 0) timer_.start(kPrefaceTime);
+      return;
+    }
+    watch_ = Watch::kNone;
     const auto before = std::move(first_bytes_);
     if (kept != 0) codec_->feed(std::string_view(*before).substr(0, kept));
     if (wire_.closing()) return;

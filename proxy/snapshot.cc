@@ -106,6 +106,15 @@ void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot
   std::string_view why;
   const config::Listener& settings = *listener.config;
   x.is_grpc = x.request.headers.get(HeaderId::kContentType).starts_with("application/grpc");
+  trust(x);  // first: whatever is refused is logged, and explained, with what it says of the client
+  if (!x.request.authority.empty() && !parse_authority(x.request.authority, x.arena, x.host, x.host_port, why)) {
+    x.reply(Reason::kBadRequest, why);
+    return;
+  }
+  if (x.request.method == Method::kConnect || x.request.method == Method::kTrace) {
+    x.reply(Reason::kNotSupported, "CONNECT and TRACE are not forwarded");
+    return;
+  }
   if (x.request.target == "*") {
     x.path = "*";
   } else {
@@ -119,15 +128,6 @@ void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot
     x.escaped_slash = target.escaped_slash;
   }
   x.path_out = x.path;
-  if (!x.request.authority.empty() && !parse_authority(x.request.authority, x.arena, x.host, x.host_port, why)) {
-    x.reply(Reason::kBadRequest, why);
-    return;
-  }
-  trust(x);
-  if (x.request.method == Method::kConnect || x.request.method == Method::kTrace) {
-    x.reply(Reason::kNotSupported, "CONNECT and TRACE are not forwarded");
-    return;
-  }
   if (x.escaped_slash && settings.escaped_slashes == config::EscapedSlashes::kReject) {
     x.reply(Reason::kBadRequest, "%2f or %5c in the path (paths.escaped_slashes: reject)");
     return;

@@ -262,7 +262,11 @@ void Stream::send_request() {
   const bool bodyless = request_ended_ && body_.empty() && trailers_ == nullptr;
   lease_.stream->send_request(x_.request, bodyless);
   x_.request.target = as_came;
-  if (bodyless) return;
+  if (awaits_upgrade()) start_head_timer();
+  if (!bodyless && !awaits_upgrade()) send_kept_body();
+}
+
+void Stream::send_kept_body() {
   iovec vectors[kBodyVectors];
   const int count = body_.peek(vectors, kBodyVectors);
   const bool last = request_ended_ && trailers_ == nullptr;
@@ -272,7 +276,7 @@ void Stream::send_request() {
     lease_.stream->send_trailers(*trailers_);
   else if (last && count == 0)
     lease_.stream->send_body({}, true);
-  if (body_.size() > x_.target->policy->retry_buffer->value) {
+  if (x_.tunnel || body_.size() > x_.target->policy->retry_buffer->value) {
     body_.clear();
     body_kept_ = false;
   }
@@ -355,7 +359,7 @@ Stream::Next Stream::done() {
 // ---- the client's half
 
 void Stream::on_head(bool last) {
-  request_ended_ = x_.request_complete = last;
+  ended_with_head_ = request_ended_ = x_.request_complete = last;
   x_.started_wall_ms = worker_.wall_ms();
   if (!last) {
     body_began_ms_ = body_moved_ms_ = worker_.loop().now_ms();
@@ -369,7 +373,7 @@ void Stream::on_body(std::string_view bytes, bool last) {
   x_.bytes_in += bytes.size();
   body_moved_ms_ = last_moved_ms_;
   if (last) request_ended_ = x_.request_complete = true;
-  if (logged_ || response_ended_) return;  // the answer is complete: the rest is dropped
+  if (logged_ || (response_ended_ && !x_.tunnel)) return;  // the answer is complete: the rest is dropped
   if (body_limit_ != 0 && x_.bytes_in > body_limit_ && !x_.tunnel) {
     fail({Reason::kBodyTooLarge, Origin::kClient, false}, "the body is larger than body.max");
     advance();
@@ -381,7 +385,8 @@ void Stream::on_body(std::string_view bytes, bool last) {
 
 void Stream::forward_body(std::string_view bytes, bool last) {
   if (body_kept_) keep_for_retry(bytes);
-  if (lease_.stream == nullptr) {
+  // Without a lease, and until an upgrade is answered, the bytes wait here.
+  if (lease_.stream == nullptr || awaits_upgrade()) {
     hold_client(body_.size() > limits::kHighWater);
     return;
   }
@@ -391,7 +396,7 @@ void Stream::forward_body(std::string_view bytes, bool last) {
 
 // While there is no lease everything is kept; after that only as much as a retry may cost.
 void Stream::keep_for_retry(std::string_view bytes) {
-  const bool sending = lease_.stream != nullptr;
+  const bool sending = lease_.stream != nullptr && !awaits_upgrade();
   if (sending && (x_.response_started || body_.size() + bytes.size() > x_.target->policy->retry_buffer->value)) {
     body_.clear();
     body_kept_ = false;
@@ -403,7 +408,7 @@ void Stream::keep_for_retry(std::string_view bytes) {
 void Stream::on_trailers(Headers& trailers) {
   touch();
   request_ended_ = x_.request_complete = true;
-  if (logged_ || response_ended_) return;
+  if (logged_ || (response_ended_ && !x_.tunnel)) return;
   trailers_ = &trailers;
   if (lease_.stream != nullptr) lease_.stream->send_trailers(trailers);
 }
@@ -471,7 +476,10 @@ void Stream::upstream_sent() {
     advance();
     return;
   }
-  if (x_.response_started || upstream_ended_) return;
+  if (!x_.response_started && !upstream_ended_) start_head_timer();
+}
+
+void Stream::start_head_timer() {
   const config::Policy& policy = *x_.target->policy;
   if (!policy.timeout_headers || policy.timeout_headers->value.count() == 0) return;
   if (x_.is_grpc && policy.timeout_headers->mark.built_in()) return;
@@ -516,11 +524,17 @@ void Stream::upstream_head(bool last) {
     try_timer_.stop();
   }
   if (x_.tunnel) watch_timer_.stop();
-  if (!body_.empty()) body_.clear();
+  if (x_.tunnel && !x_.request.upgrade.empty()) {
+    // Both halves begin anew; what the client sent ahead goes first.
+    if (ended_with_head_) request_ended_ = false;
+    upstream_sent_ = false;
+  }
+  if (!x_.tunnel) body_.clear();
   body_kept_ = false;
   x_.response_started = true;
   response_ended_ = last;
   client_->send_response(x_.response, last);
+  if (x_.tunnel && (request_ended_ || !body_.empty())) send_kept_body();
   if (last) advance();
 }
 

@@ -88,6 +88,8 @@ class Stream final : public ListNode, private RequestSink, private LeaseWaiter, 
 
   bool draw_target();
   void send_request();
+  void send_kept_body();
+  bool awaits_upgrade() const { return !x_.request.upgrade.empty() && !x_.response_started; }
   void forward_body(std::string_view bytes, bool last);
   void keep_for_retry(std::string_view bytes);
   void drop_upstream(ResetCode code);
@@ -97,6 +99,7 @@ class Stream final : public ListNode, private RequestSink, private LeaseWaiter, 
   void hold_client(bool held);
   void hold_upstream(bool held);
   void start_timers();
+  void start_head_timer();
   void note_attempt_end(Reason reason);
   std::string_view knob(const char* name, const config::Leaf<Millis>& leaf);
   void touch();
@@ -140,6 +143,7 @@ class Stream final : public ListNode, private RequestSink, private LeaseWaiter, 
   bool counted_request_ = false;     // in ServiceShared::requests
   bool body_kept_ = true;            // body_ holds all of the request body so far
   bool request_ended_ = false;       // client's last byte or trailers came
+  bool ended_with_head_ = false;
   bool request_broken_ = false;
   bool stale_retried_ = false;
   bool fresh_ = false;
