@@ -37,8 +37,9 @@ struct Url {
 std::optional<Url> parse_url(std::string_view text, std::string& problem) {
   Url url;
   text = text.substr(0, text.find('#'));  // never sent
-  if (const std::size_t scheme = text.find("://");
-      scheme != std::string_view::npos && text.find('/') > scheme) {
+  const std::size_t scheme = text.find("://");
+  const bool absolute = scheme < text.find('/');
+  if (absolute) {
     url.scheme = text.substr(0, scheme);
     text.remove_prefix(scheme + 3);
     if (!equal_ignoring_case(url.scheme, "http") && !equal_ignoring_case(url.scheme, "https")) {
@@ -46,7 +47,7 @@ std::optional<Url> parse_url(std::string_view text, std::string& problem) {
       return std::nullopt;
     }
   }
-  if (text == "*" || text.starts_with('/')) {
+  if (!absolute && (text == "*" || text.starts_with('/'))) {
     url.target = text;
     return url;
   }
