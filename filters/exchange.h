@@ -20,6 +20,12 @@ class Service;
 struct CompiledRoute;  // filters/chain.h
 struct CompiledTarget;
 
+// Who the peer proved to be.
+struct TlsPeer {
+  std::string_view identity;  // its verified name; empty: none
+  std::string_view version;   // `TLSv1.3`
+};
+
 // Facts of the client connection, the same for all of its exchanges.
 struct ClientInfo {
   const config::Listener* listener = nullptr;
@@ -30,9 +36,9 @@ struct ClientInfo {
   bool trusted = false;                      // the peer is in the listener's `trust`
   bool local = false;                        // loopback or Unix socket
   std::string_view ip_text;                  // `10.0.0.7`; `unix` for Unix sockets
-  std::string_view identity;                 // the peer's verified name; empty: none
-  std::string_view tls_version;              // `TLSv1.3`; empty: plain
-  std::string_view scheme() const { return tls_version.empty() ? "http" : "https"; }
+  const TlsPeer* tls = nullptr;              // null: plain
+  std::string_view scheme() const { return tls == nullptr ? "http" : "https"; }
+  std::string_view identity() const { return tls == nullptr ? std::string_view() : tls->identity; }
 };
 
 // One try upstream.

@@ -83,7 +83,7 @@ Value value_of(Kind field, const Exchange& x, Scratch& scratch) {
     case Kind::kTime: return {format_timestamp(x.started_wall_ms, scratch.bytes), {}};
     case Kind::kListener: return {x.client.listener != nullptr ? std::string_view(x.client.listener->name) : "", {}};
     case Kind::kClient: return {x.client_ip_text.empty() ? x.client.ip_text : x.client_ip_text, {}};
-    case Kind::kClientId: return {x.client.identity, {}};
+    case Kind::kClientId: return {x.client.identity(), {}};
     case Kind::kMethod: return {has_head(x) ? x.method() : std::string_view(), {}};
     case Kind::kHost: return {x.host, {}};
     case Kind::kPath: return path_and_query(x);
@@ -102,7 +102,7 @@ Value value_of(Kind field, const Exchange& x, Scratch& scratch) {
     case Kind::kRequestId: return {x.request_id, {}};
     case Kind::kTraceId: return {trace_id(x.request.headers), {}};
     case Kind::kUserAgent: return {x.request.headers.get(HeaderId::kUserAgent), {}};
-    case Kind::kTls: return {x.client.tls, {}};
+    case Kind::kTls: return {x.client.tls == nullptr ? std::string_view() : x.client.tls->version, {}};
     default: return {};  // those with an argument: the other overload
   }
 }

@@ -51,7 +51,7 @@ class Downstream final : public ListNode, private Connection::Events, private Se
   ClientInfo info_;
   char ip_text_[16];
   std::unique_ptr<char[]> long_ip_text_;  // of IPv6
-  std::uint64_t requests_ = 0;
+  std::uint32_t requests_ = 0;
   enum class Watch : std::uint8_t { kNone, kHeader, kIdle };
   Watch watch_ = Watch::kNone;
   Timer timer_;

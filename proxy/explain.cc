@@ -93,7 +93,7 @@ const ListenerSnapshot* choose_listener(const Snapshot& snapshot, const std::str
   return &snapshot.listeners.front();
 }
 
-bool fill_client(ClientInfo& client, const ListenerSnapshot& listener,
+bool fill_client(ClientInfo& client, TlsPeer& peer, const ListenerSnapshot& listener,
                  const ExplainRequest& request) {
   const std::string_view ip =
       request.client_ip.empty() ? std::string_view("127.0.0.1") : request.client_ip;
@@ -101,7 +101,8 @@ bool fill_client(ClientInfo& client, const ListenerSnapshot& listener,
   client.listener_label = listener.label;
   client.ip_text = ip;
   client.local = ip.starts_with("127.") || ip == "::1";
-  client.identity = request.from;
+  peer.identity = request.from;
+  if (!request.from.empty()) client.tls = &peer;
   if (!parse_ip(ip, client.ip)) return false;
   client.trusted =
       std::any_of(listener.config->trust.begin(), listener.config->trust.end(),
@@ -487,7 +488,8 @@ int explain(std::shared_ptr<const config::Config> config, const ExplainRequest& 
   const ListenerSnapshot* listener = choose_listener(*snapshot, request.listener, *url);
   if (listener == nullptr) return fail(out, "no listener is called '" + request.listener + "'");
   ClientInfo client;
-  if (!fill_client(client, *listener, request)) return fail(out, "--client-ip is not an address");
+  TlsPeer peer;
+  if (!fill_client(client, peer, *listener, request)) return fail(out, "--client-ip is not an address");
   Explanation explanation(*snapshot, *listener, client);
   explanation.decide(wire_form(request, *url));
   out = request.json ? explanation.json().dump(2, ' ', false, Json::error_handler_t::replace) + "\n"

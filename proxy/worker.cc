@@ -1,5 +1,6 @@
 #include "proxy/worker.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <time.h>
 
@@ -16,6 +17,7 @@ constexpr Millis kTrimEvery{1000};
 constexpr std::size_t kKeptSlabs = 16;    // 256 KiB
 constexpr std::size_t kKeptBlocks = 64;   // 256 KiB
 constexpr std::size_t kKeptStreams = 64;
+constexpr std::size_t kManyConnections = 500;
 }  // namespace
 
 bool ClientCounts::enter(const std::array<std::uint8_t, 16>& ip, std::uint64_t limit) {
@@ -155,6 +157,12 @@ void Worker::trim() {
   flusher_.slabs.trim(kKeptSlabs);
   blocks_.trim(kKeptBlocks);
   stream_blocks_.trim(kKeptStreams);
+  std::size_t open = open_connections(true, true);
+  most_connections_ = std::max(most_connections_, open);
+  if (most_connections_ > kManyConnections && open < most_connections_ / 2) {
+    malloc_trim(0);
+    most_connections_ = open;
+  }
 }
 
 }  // namespace outrider

@@ -108,6 +108,7 @@ class Worker {
   std::size_t open_streams_ = 0;
   bool draining = false;
 
+
  private:
   void trim();
   void turn_ended();
@@ -125,6 +126,7 @@ class Worker {
   std::vector<std::unique_ptr<ServiceRuntime>> services_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   Timer trim_timer_;
+  std::size_t most_connections_ = 0;  // since memory was last given back
   std::thread thread_;
 };
 
