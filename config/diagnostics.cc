@@ -83,8 +83,9 @@ Place Source::place(std::size_t offset) const {
 
 std::string_view Source::line(std::uint32_t number) const {
   if (number == 0 || number > starts().size()) return {};
-  std::string_view rest = std::string_view(text).substr(starts()[number - 1]);
-  rest = rest.substr(0, rest.find('\n'));
+  const std::size_t start = starts()[number - 1];
+  const std::size_t end = number < starts().size() ? starts()[number] - 1 : text.size();
+  std::string_view rest = std::string_view(text).substr(start, end - start);
   if (rest.ends_with('\r')) rest.remove_suffix(1);
   return rest;
 }

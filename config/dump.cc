@@ -64,7 +64,10 @@ std::string in_quotes(std::string_view text) {
 }
 
 std::string absolute(const Source& source, std::string_view path) {
-  return std::filesystem::absolute(relative_to(source, path)).lexically_normal().string();
+  std::error_code error;
+  const std::string meant = relative_to(source, path);
+  const auto out = std::filesystem::absolute(meant.empty() ? "." : meant, error);
+  return error ? meant : out.lexically_normal().string();
 }
 
 // A relative path made absolute; with a reference in it, what that stands for decides whether it is one.

@@ -92,8 +92,9 @@ class Collector {
     const auto index = static_cast<std::int32_t>(draft_.units.size());
     draft_.units.push_back(std::make_unique<Unit>(std::move(name), std::move(directory), std::move(text), index, draft_.diagnostics));
     Unit& unit = *draft_.units.back();
-    if (!yaml::parse(unit.source, draft_.diagnostics, unit.tree)) draft_.complete = false;
-    sort_documents(unit);
+    const bool whole = yaml::parse(unit.source, draft_.diagnostics, unit.tree);
+    draft_.complete = draft_.complete && whole;
+    sort_documents(unit, whole);
     if (unit.native == nullptr) return;
     const Value root(unit.reading, *unit.native);
     if (unit.native->kind != yaml::Kind::kMap) return;
@@ -160,15 +161,14 @@ class Collector {
     draft_.complete = false;
   }
 
-  void sort_documents(Unit& unit) {
-    const std::size_t count = unit.tree.documents().size();
-    if (count == 0 && draft_.complete)
-      error_at(unit, yaml::Node{}, "not-native", "nothing in it: a configuration begins with `outrider: v1`");
+  void sort_documents(Unit& unit, bool whole) {
+    bool empty = true;
     for (const yaml::Document& document : unit.tree.documents()) {
       const yaml::Node& root = unit.tree.root(document);
       const bool native = unit.tree.find(root, "outrider") != nullptr;
       const yaml::Node* kind = unit.tree.find(root, "apiVersion");
-      if (root.kind == yaml::Kind::kNull && count > 1) continue;
+      if (root.kind == yaml::Kind::kNull) continue;  // behind a last `---`
+      empty = false;
       if (!native && kind != nullptr && unit.tree.find(root, "kind") != nullptr) {
         error_at(unit, root, kNotYet, "Kubernetes documents are not supported yet");
       } else if (!native && !looks_native(unit.tree, root)) {
@@ -180,6 +180,8 @@ class Collector {
         unit.native = &root;
       }
     }
+    if (empty && whole)
+      error_at(unit, yaml::Node{}, "not-native", "nothing in it: a configuration begins with `outrider: v1`");
   }
 
   static bool looks_native(const yaml::Tree& tree, const yaml::Node& root) {

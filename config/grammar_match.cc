@@ -134,7 +134,7 @@ Problem parse_host(std::string_view text, HostMatch& out) {
     match.port = static_cast<std::uint16_t>(port);
     host.resize(colon);
   }
-  if (host.size() > 1 && host.ends_with('.')) host.pop_back();
+  if (host.size() > 1 && host.ends_with('.') && host != "*.") host.pop_back();
   if (host == "*") {
     match.kind = HostMatch::Kind::kAny;
   } else if (host.starts_with("*.") && host_label_chars(std::string_view(host).substr(2))) {

@@ -33,8 +33,9 @@ void check_version(const Draft& draft) {
 }
 
 void check_listeners(Draft& draft) {
-  if (!draft.tops.empty() && draft.complete && draft.config.listeners.empty())
-    draft.tops.front().root.error("no-listener", "nothing listens: write `listen: 8080`, or `listeners`");
+  if (draft.complete && draft.config.listeners.empty())
+    draft.diagnostics.add({draft.units.empty() ? nullptr : &draft.units.front()->source, {}, Severity::kError, {},
+                           "nothing listens: write `listen: 8080`, or `listeners`", "no-listener", {}});
   bool http = false;
   for (const Listener& listener : draft.config.listeners) http = http || (!listener.tcp && !listener.redirect);
   if (!draft.complete) return;

@@ -29,6 +29,12 @@ Shared prepare(Draft& draft) {
   return shared;
 }
 
+Respond warn_of_body(const Value& at, Respond respond) {
+  if (!respond.body.empty() && (respond.status == 204 || respond.status == 304))
+    at.warn("no-effect", "a " + std::to_string(respond.status) + " has no body");
+  return respond;
+}
+
 std::optional<Respond> read_respond(const Value& value) {
   Respond respond;
   respond.mark = value.mark();
@@ -45,19 +51,17 @@ std::optional<Respond> read_respond(const Value& value) {
     read_header_values(*headers, fields);
     for (auto& [name, leaf] : fields) respond.headers.emplace_back(name, std::move(leaf.value));
   }
-  map.get_text("body", respond.body);
+  if (const auto body = map["body"]; body && map.get_text("body", respond.body) && respond.body.size() > limits::kRespondBytes)
+    body->error("out-of-range", "the body is over 1 MiB");
   if (const auto file = map["file"]) {
     if (map["body"]) file->error_at_key("conflict", "stands beside `body`: one of them is the body");
     if (const auto name = file->text("a file")) {
       const std::string problem = read_file(relative_to(value.reading().source, *name), limits::kRespondBytes, respond.body);
-      if (!problem.empty()) file->error("file", file->shown() + " " + problem);
+      if (problem.empty()) return warn_of_body(*file, std::move(respond));
+      file->error("file", file->shown() + " " + problem);
     }
   }
-  if (respond.body.size() > limits::kRespondBytes) map["body"]->error("out-of-range", "the body is over 1 MiB");
-  if (!respond.body.empty() && (respond.status == 204 || respond.status == 304)) {
-    const auto body = map[map["file"] ? "file" : "body"];
-    body->warn("no-effect", "a " + std::to_string(respond.status) + " has no body");
-  }
+  if (const auto body = map["body"]) return warn_of_body(*body, std::move(respond));
   return respond;
 }
 
