@@ -18,6 +18,7 @@
 
 namespace outrider::h1 {
 
+const BadRequest kNotHttp{Reason::kBadRequest, 0, "not HTTP"};
 const BadRequest kHeadTimedOut{Reason::kClientTimeout, 0,
                                "the request head did not arrive in time"};
 
@@ -149,10 +150,18 @@ bool is_version(std::string_view text) {
   return text.substr(0, 5) == "HTTP/" && is_digit(text[5]) && text[6] == '.' && is_digit(text[7]);
 }
 
+// A line with neither a known method nor a path nor a version: whoever sent it would not understand an HTTP/1 answer.
+bool is_foreign(std::string_view text, std::string_view method) {
+  const std::string_view rest = text.substr(std::min(method.size() + 1, text.size()));
+  return method_of(method) == Method::kOther && text.find("HTTP/") == std::string_view::npos && !rest.empty() &&
+         rest.front() != '/' && rest.front() != '*' && rest.find("://") == std::string_view::npos;
+}
+
 Fault read_request_line(std::string_view text, const HeadLimits& limits, StartLine& line) {
   const std::size_t space = text.find(' ');
   const std::string_view method = text.substr(0, space);
   if (method.size() > limits::kMethodBytes || !is_token(method)) return &kBadMethod;
+  if (is_foreign(text, method)) return &kNotHttp;
   if (method == "PRI") return &kHttp2Preface;
   if (text.size() < method.size() + 1 + 1 + kVersionBytes) return &kBadRequestLine;
   const std::string_view version = text.substr(text.size() - kVersionBytes);

@@ -17,6 +17,7 @@ namespace outrider::h1 {
 
 // The rule that was broken, static; null: none.
 using Fault = const BadRequest*;
+extern const BadRequest kNotHttp;  // closed without an answer
 extern const BadRequest kHeadTimedOut;
 
 enum class Section : std::uint8_t { kRequest, kResponse, kTrailers };

@@ -170,6 +170,11 @@ void H1Server::read_head(std::string_view& bytes) {
     case HeadScanner::Found::kMore: return;
     case HeadScanner::Found::kWhole: begin_request(raw); break;
     case HeadScanner::Found::kFault:
+      if (fault == &h1::kNotHttp && requests_ == 0) {
+        events_.on_abuse(fault->reason, fault->detail);
+        close(Wire::Close::kFlush);
+        break;
+      }
       if (!begin_stream()) break;
       raw.block = sink_->head().headers.arena().copy(raw.block.substr(0, raw.line.bytes));
       h1::read_start_line(raw, sink_->head());

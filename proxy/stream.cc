@@ -17,6 +17,7 @@ namespace {
 
 constexpr Millis kWatchTick{1000};
 constexpr int kBodyVectors = 64;
+constexpr Millis kAnswerPatience{100};
 
 // `grpc-timeout: 250m` in milliseconds, at least 1; nothing when malformed.
 std::optional<Millis> parse_grpc_timeout(std::string_view text) {
@@ -310,6 +311,13 @@ Stream::Next Stream::answer() {
     step_ = Step::kDone;
     return Next::kGo;
   }
+  // A body on its way is let in first where it can come soon: it may show the request to be malformed, and the connection stays usable.
+  const bool may_wait = !request_ended_ && !request_broken_ && !x_.request.expects_continue && !x_.is_grpc &&
+                        !(x_.answer.set && closes_connection(x_.answer.reason));
+  if (may_wait && !std::exchange(answer_waited_, true)) {
+    head_timer_.start(kAnswerPatience);
+    return Next::kWait;
+  }
   step_ = Step::kRelay;
   if (x_.answer.set)
     answer_body_ = local_reply(x_);
@@ -374,6 +382,10 @@ void Stream::on_body(std::string_view bytes, bool last) {
   body_moved_ms_ = last_moved_ms_;
   if (last) request_ended_ = x_.request_complete = true;
   if (logged_ || (response_ended_ && !x_.tunnel)) return;  // the answer is complete: the rest is dropped
+  if (step_ == Step::kAnswer) {
+    if (last || x_.bytes_in > limits::kLingerBytes) advance();
+    return;
+  }
   if (body_limit_ != 0 && x_.bytes_in > body_limit_ && !x_.tunnel) {
     fail({Reason::kBodyTooLarge, Origin::kClient, false}, "the body is larger than body.max");
     advance();
@@ -409,6 +421,10 @@ void Stream::on_trailers(Headers& trailers) {
   touch();
   request_ended_ = x_.request_complete = true;
   if (logged_ || (response_ended_ && !x_.tunnel)) return;
+  if (step_ == Step::kAnswer) {
+    advance();
+    return;
+  }
   trailers_ = &trailers;
   if (lease_.stream != nullptr) lease_.stream->send_trailers(trailers);
 }
@@ -680,8 +696,8 @@ void Stream::on_try_timeout() {
 }
 
 void Stream::on_head_timeout() {
-  if (step_ == Step::kBackoff) {
-    step_ = Step::kAttempt;
+  if (step_ == Step::kBackoff || step_ == Step::kAnswer) {
+    if (step_ == Step::kBackoff) step_ = Step::kAttempt;
     advance();
     return;
   }

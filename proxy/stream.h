@@ -154,6 +154,7 @@ class Stream final : public ListNode, private RequestSink, private LeaseWaiter, 
   bool sent_ = false;                // the client's half is with the kernel
   bool response_ended_ = false;      // all of it was handed to the client's codec
   bool logged_ = false;
+  bool answer_waited_ = false;       // for the rest of the request
 };
 
 }  // namespace outrider
