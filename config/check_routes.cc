@@ -1,4 +1,5 @@
-// Captures and variables of a route's effective policy against all of its matches: only here are both known.
+// Captures and variables of a route's effective policy against all of its matches: only here are
+// both known.
 #include <algorithm>
 
 #include "config/draft.h"
@@ -9,7 +10,8 @@ namespace {
 
 class Check {
  public:
-  Check(Draft& draft, const Value& at, const Route& route) : draft_(draft), at_(at), route_(route) {}
+  Check(Draft& draft, const Value& at, const Route& route)
+      : draft_(draft), at_(at), route_(route) {}
 
   void path(const std::string& text, const Mark& mark, std::string_view key) {
     Template wanted;
@@ -32,7 +34,8 @@ class Check {
       Template wanted;
       wanted.captures.push_back(piece.variable->argument);
       for (const Match& match : route_.matches)
-        if (const Problem problem = check_captures(wanted, match.path)) return lacks(mark, key, problem.text, match);
+        if (const Problem problem = check_captures(wanted, match.path))
+          return lacks(mark, key, problem.text, match);
     }
   }
 
@@ -40,8 +43,13 @@ class Check {
   void lacks(const Mark& mark, std::string_view key, const std::string& what, const Match& match) {
     std::string text(key);
     text += " " + what + " the match '" + match.short_form + "' does not capture";
-    draft_.diagnostics.add({draft_.source_of(mark), {mark.line, mark.column}, Severity::kError, at_.path(),
-                            std::move(text), "unknown-capture", {}});
+    draft_.diagnostics.add({draft_.source_of(mark),
+                            {mark.line, mark.column},
+                            Severity::kError,
+                            at_.path(),
+                            std::move(text),
+                            "unknown-capture",
+                            {}});
   }
 
   Draft& draft_;
@@ -53,12 +61,16 @@ class Check {
 
 void check_route(Draft& draft, const Value& at, const Route& route) {
   Check check(draft, at, route);
-  if (route.redirect && !route.redirect->path.empty()) check.path(route.redirect->path, route.redirect->mark, "redirect");
+  if (route.redirect && !route.redirect->path.empty())
+    check.path(route.redirect->path, route.redirect->mark, "redirect");
   if (route.respond)
-    for (const auto& [name, value] : route.respond->headers) check.value(value, route.respond->mark, "a header");
+    for (const auto& [name, value] : route.respond->headers)
+      check.value(value, route.respond->mark, "a header");
   if (route.policies.empty()) return;
-  const Policy& policy = route.policies.front();  // targets differ in what services say, and those say none of this
-  if (policy.rewrite_path) check.path(policy.rewrite_path->value, policy.rewrite_path->mark, "rewrite");
+  const Policy& policy =
+      route.policies.front();  // targets differ in what services say, and those say none of this
+  if (policy.rewrite_path)
+    check.path(policy.rewrite_path->value, policy.rewrite_path->mark, "rewrite");
   for (const HeaderEdits* edits : {&policy.request_headers, &policy.response_headers}) {
     check.fields(edits->set, "a header");
     check.fields(edits->add, "a header");

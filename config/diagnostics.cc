@@ -9,7 +9,8 @@
 namespace outrider::config {
 namespace {
 
-constexpr std::size_t kShownBytes = 160;  // of a source line; a minified file would flood the terminal
+constexpr std::size_t kShownBytes =
+    160;  // of a source line; a minified file would flood the terminal
 
 // Optimal string alignment: insert, delete, replace, swap neighbours; `limit` when it is reached.
 std::size_t distance(std::string_view a, std::string_view b, std::size_t limit) {
@@ -48,7 +49,8 @@ std::string message(const Diagnostic& diagnostic) {
 
 bool continues(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
-// The part of a line around `column` (1-based) as a terminal may have it: no control bytes, not endless.
+// The part of a line around `column` (1-based) as a terminal may have it: no control bytes, not
+// endless.
 std::string excerpt(std::string_view line, std::uint32_t column, std::uint32_t& offset) {
   std::size_t from = 0;
   if (line.size() > kShownBytes && column > kShownBytes / 2) {
@@ -56,7 +58,8 @@ std::string excerpt(std::string_view line, std::uint32_t column, std::uint32_t& 
     while (from < line.size() && continues(line[from])) ++from;
   }
   std::string out(line.substr(from, kShownBytes));
-  while (!out.empty() && from + out.size() < line.size() && continues(line[from + out.size()])) out.pop_back();
+  while (!out.empty() && from + out.size() < line.size() && continues(line[from + out.size()]))
+    out.pop_back();
   for (char& c : out)
     if ((static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f) c = '?';
   offset = static_cast<std::uint32_t>(from);
@@ -68,7 +71,8 @@ std::string excerpt(std::string_view line, std::uint32_t column, std::uint32_t& 
 const std::vector<std::size_t>& Source::starts() const {
   if (starts_.empty()) {
     starts_.push_back(0);
-    for (std::size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', end + 1))
+    for (std::size_t end = text.find('\n'); end != std::string::npos;
+         end = text.find('\n', end + 1))
       starts_.push_back(end + 1);
   }
   return starts_;
@@ -92,7 +96,8 @@ std::string_view Source::line(std::uint32_t number) const {
 
 void Diagnostics::add(Item item) {
   std::string key = std::to_string(item.source != nullptr ? item.source->index : -1) + ':' +
-                    std::to_string(item.place.line) + ':' + std::to_string(item.place.column) + ':' + item.text;
+                    std::to_string(item.place.line) + ':' + std::to_string(item.place.column) +
+                    ':' + item.text;
   if (!seen_.insert(std::move(key)).second) return;
   if (item.severity == Severity::kError) ++errors_;
   items_.push_back(std::move(item));
@@ -101,7 +106,8 @@ void Diagnostics::add(Item item) {
 std::vector<Diagnostic> Diagnostics::take() {
   std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
     const auto key = [](const Item& x) {
-      return std::make_tuple(x.source != nullptr ? x.source->index : -1, x.place.line, x.place.column);
+      return std::make_tuple(x.source != nullptr ? x.source->index : -1, x.place.line,
+                             x.place.column);
     };
     return key(a) < key(b);
   });
@@ -139,7 +145,9 @@ std::string_view nearest(std::string_view wrong, std::span<const std::string_vie
     }
   }
   if (!found.empty() || word.size() < 3) return found;
-  const auto begins = std::find_if(known.begin(), known.end(), [&](std::string_view name) { return lower(name).starts_with(word); });
+  const auto begins = std::find_if(known.begin(), known.end(), [&](std::string_view name) {
+    return lower(name).starts_with(word);
+  });
   return begins != known.end() ? *begins : found;  // `addr`
 }
 
@@ -149,7 +157,8 @@ std::string render(const Diagnostic& diagnostic) {
   out += diagnostic.severity == Severity::kError ? "error: " : "warning: ";
   out += message(diagnostic) + " [" + diagnostic.code + "]\n";
   if (!diagnostic.source.empty()) {
-    const std::size_t column = diagnostic.column - std::min(diagnostic.column, diagnostic.source_offset + 1);
+    const std::size_t column =
+        diagnostic.column - std::min(diagnostic.column, diagnostic.source_offset + 1);
     out += "    " + diagnostic.source + "\n    ";
     for (std::size_t i = 0; i < std::min(column, diagnostic.source.size()); ++i)
       if (!continues(diagnostic.source[i])) out += diagnostic.source[i] == '\t' ? '\t' : ' ';

@@ -1,5 +1,6 @@
-// Everything found wrong while a configuration is loaded, collected rather than thrown: one run names all of it.
-// Invariant: no text here holds the value of an environment variable; messages quote what the file says.
+// Everything found wrong while a configuration is loaded, collected rather than thrown: one run
+// names all of it. Invariant: no text here holds the value of an environment variable; messages
+// quote what the file says.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@ struct Place {
   std::uint32_t column = 1;
 };
 
-// One file as read. Trees hold views into `text`, so a Source neither moves nor changes while it is read.
+// One file as read. Trees hold views into `text`, so a Source neither moves nor changes while it is
+// read.
 struct Source {
   std::string name;       // as diagnostics print it
   std::string directory;  // what relative paths in it are relative to

@@ -1,5 +1,6 @@
-// What loading works on: the files as trees, the model as it grows, and the levels of policy that routes inherit from.
-// The steps are one file each, in the order of load.cc: files, services, listeners, policies, routes, process.
+// What loading works on: the files as trees, the model as it grows, and the levels of policy that
+// routes inherit from. The steps are one file each, in the order of load.cc: files, services,
+// listeners, policies, routes, process.
 #pragma once
 
 #include <deque>
@@ -16,7 +17,8 @@ namespace outrider::config {
 
 // A file and its tree.
 struct Unit {
-  Unit(std::string name, std::string directory, std::string text, std::int32_t index, Diagnostics& diagnostics)
+  Unit(std::string name, std::string directory, std::string text, std::int32_t index,
+       Diagnostics& diagnostics)
       : reading{source, tree, diagnostics, {}} {
     source.name = std::move(name);
     source.directory = std::move(directory);
@@ -84,7 +86,8 @@ std::string relative_to(const Source& source, std::string_view path);
 // At most `limit` bytes; a problem in words, or empty.
 std::string read_file(const std::string& path, std::size_t limit, std::string& out);
 
-// read_services.cc, read_listeners.cc, read_policies.cc, read_matches.cc, read_routes.cc, read_process.cc
+// read_services.cc, read_listeners.cc, read_policies.cc, read_matches.cc, read_routes.cc,
+// read_process.cc
 void read_services(Draft& draft);
 void read_listeners(Draft& draft);
 void read_policies(Draft& draft);  // and defaults

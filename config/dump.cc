@@ -1,5 +1,6 @@
-// Turns the documents as they were read into one long document, by the table of keys, and writes it as YAML. It works on what
-// was written rather than on the model: references to the environment stay references, what nobody said is not said here.
+// Turns the documents as they were read into one long document, by the table of keys, and writes it
+// as YAML. It works on what was written rather than on the model: references to the environment
+// stay references, what nobody said is not said here.
 #include "config/dump.h"
 
 #include <filesystem>
@@ -25,8 +26,8 @@ struct Long {
 };
 
 bool plain_char(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '/' ||
-         c == '-' || c == '%';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '.' || c == '/' || c == '-' || c == '%';
 }
 
 // May stand without quotes, everywhere and for every YAML reader.
@@ -70,7 +71,8 @@ std::string absolute(const Source& source, std::string_view path) {
   return error ? meant : out.lexically_normal().string();
 }
 
-// A relative path made absolute; with a reference in it, what that stands for decides whether it is one.
+// A relative path made absolute; with a reference in it, what that stands for decides whether it is
+// one.
 std::string file_text(const Value& value) {
   const std::string written(value.node().text);
   const auto meant = value.text();
@@ -87,7 +89,8 @@ std::string address_text(const Value& value) {
   const std::size_t at = written.find(kUnix);
   if (at == std::string::npos || value.node().reference) return written;
   const std::size_t path = at + kUnix.size();
-  return written.substr(0, path) + absolute(value.reading().source, std::string_view(written).substr(path));
+  return written.substr(0, path) +
+         absolute(value.reading().source, std::string_view(written).substr(path));
 }
 
 Long scalar(std::string text, bool quotes, const Mark& mark) {
@@ -150,7 +153,8 @@ Long endpoints(const Value& value) {
   Long out = collection(Long::Kind::kList, value.mark());
   for (std::uint32_t i = 0; i < value.items(); ++i) {
     const Value item = value.item(i);
-    out.add({}, item.is_map() ? section(item, Section::kEndpoint) : wrap("address", scalar(item, Type::kAddress)));
+    out.add({}, item.is_map() ? section(item, Section::kEndpoint)
+                              : wrap("address", scalar(item, Type::kAddress)));
   }
   return out;
 }
@@ -162,7 +166,8 @@ Long match(const Value& value) {
   Long out = collection(Long::Kind::kMap, value.mark());
   if (!parsed.methods.empty()) {
     Long methods = collection(Long::Kind::kList, value.mark());
-    for (const std::string& method : parsed.methods) methods.add({}, scalar(method, false, value.mark()));
+    for (const std::string& method : parsed.methods)
+      methods.add({}, scalar(method, false, value.mark()));
     out.add("method", std::move(methods));
   }
   std::string host = parsed.host.kind == HostMatch::Kind::kAny ? "*" : parsed.host.text;
@@ -173,7 +178,8 @@ Long match(const Value& value) {
     out.add("host", std::move(hosts.add({}, scalar(std::move(host), true, value.mark()))));
   }
   Long paths = collection(Long::Kind::kList, value.mark());
-  return std::move(out.add("path", std::move(paths.add({}, scalar(parsed.path.text, true, value.mark())))));
+  return std::move(
+      out.add("path", std::move(paths.add({}, scalar(parsed.path.text, true, value.mark())))));
 }
 
 Long matches(const Value& value) {
@@ -193,7 +199,8 @@ Long shorthand(const Value& value, const Key& rule) {
     case Type::kRespondWith: return wrap("status", scalar(value));
     case Type::kRewriteTo: return wrap("path", scalar(value));
     case Type::kTimeoutPolicy: return wrap("total", scalar(value));
-    case Type::kRetryPolicy: return wrap("attempts", value.is_false() ? scalar("0", false, value.mark()) : scalar(value));
+    case Type::kRetryPolicy:
+      return wrap("attempts", value.is_false() ? scalar("0", false, value.mark()) : scalar(value));
     default: return scalar(value, rule.type);
   }
 }
@@ -211,7 +218,8 @@ Long long_form(const Value& value, const Key& rule) {
     case Type::kMatches: return matches(value);
     default: break;
   }
-  if (value.is_scalar() && value.node().reference) return scalar(value, rule.type);  // what it says is not known here
+  if (value.is_scalar() && value.node().reference)
+    return scalar(value, rule.type);  // what it says is not known here
   if (value.is_scalar()) return shorthand(value, rule);
   if (rule.of == Section::kNone || rule.type == Type::kTargets) return texts(value);
   return section(value, rule.of);
@@ -233,7 +241,11 @@ class Writer {
       line(indent, head, {});
       return children(indent + 2, value);
     }
-    line(indent, head + ' ' + (value.kind == Long::Kind::kScalar ? value.text : value.kind == Long::Kind::kList ? "[]" : "{}"),
+    line(indent,
+         head + ' ' +
+             (value.kind == Long::Kind::kScalar ? value.text
+              : value.kind == Long::Kind::kList ? "[]"
+                                                : "{}"),
          value.mark);
   }
 
@@ -258,7 +270,8 @@ class Writer {
 
   void line(std::size_t indent, std::string_view text, const Mark& mark) {
     out_.append(indent, ' ').append(text);
-    if (origins_ && !mark.built_in()) out_ += "  # " + draft_.source_of(mark)->name + ":" + std::to_string(mark.line);
+    if (origins_ && !mark.built_in())
+      out_ += "  # " + draft_.source_of(mark)->name + ":" + std::to_string(mark.line);
     out_ += '\n';
   }
 
@@ -272,7 +285,8 @@ Long united(const Draft& draft, const Key& key) {
   Long out = collection(key.type == Type::kRoutes ? Long::Kind::kList : Long::Kind::kMap, {});
   for (const Top& top : draft.tops) {
     if (key.name == "listeners")
-      if (const auto listen = top.map["listen"]) out.add("main", wrap("address", scalar(*listen, Type::kAddress)));
+      if (const auto listen = top.map["listen"])
+        out.add("main", wrap("address", scalar(*listen, Type::kAddress)));
     const auto value = top.map[key.name];
     if (!value) continue;
     for (std::uint32_t i = 0; i < (value->is_list() ? value->items() : value->entries()); ++i) {

@@ -1,4 +1,5 @@
-// Which files there are: arguments, directories, includes; each read once, parsed, and its documents sorted by kind.
+// Which files there are: arguments, directories, includes; each read once, parsed, and its
+// documents sorted by kind.
 #include <fcntl.h>
 #include <glob.h>
 #include <sys/stat.h>
@@ -75,7 +76,8 @@ class Collector {
     if (is_directory(path)) return add_directory(path, at);
     const std::string real = canonical(path);
     if (std::find(open_.begin(), open_.end(), real) != open_.end()) {
-      if (at != nullptr) at->error("include-cycle", at->shown() + " includes itself, directly or through others");
+      if (at != nullptr)
+        at->error("include-cycle", at->shown() + " includes itself, directly or through others");
       return;
     }
     if (std::find(seen_.begin(), seen_.end(), real) != seen_.end()) return;
@@ -90,7 +92,8 @@ class Collector {
 
   void add_text(std::string name, std::string directory, std::string text) {
     const auto index = static_cast<std::int32_t>(draft_.units.size());
-    draft_.units.push_back(std::make_unique<Unit>(std::move(name), std::move(directory), std::move(text), index, draft_.diagnostics));
+    draft_.units.push_back(std::make_unique<Unit>(std::move(name), std::move(directory),
+                                                  std::move(text), index, draft_.diagnostics));
     Unit& unit = *draft_.units.back();
     const bool whole = yaml::parse(unit.source, draft_.diagnostics, unit.tree);
     draft_.complete = draft_.complete && whole;
@@ -122,13 +125,16 @@ class Collector {
     for (const std::string& file : files) add(file, at);
   }
 
-  // A file that cannot be read stands for itself in the diagnostics, or for the include that names it.
+  // A file that cannot be read stands for itself in the diagnostics, or for the include that names
+  // it.
   void missing(const std::string& path, const std::string& problem, const Value* at) {
     draft_.complete = false;
     if (at != nullptr) return at->error("file", "'" + path + "' " + problem);
     const auto index = static_cast<std::int32_t>(draft_.units.size());
-    draft_.units.push_back(std::make_unique<Unit>(path, std::string(), std::string(), index, draft_.diagnostics));
-    draft_.diagnostics.add({&draft_.units.back()->source, {}, Severity::kError, {}, problem, "file", {}});
+    draft_.units.push_back(
+        std::make_unique<Unit>(path, std::string(), std::string(), index, draft_.diagnostics));
+    draft_.diagnostics.add(
+        {&draft_.units.back()->source, {}, Severity::kError, {}, problem, "file", {}});
   }
 
   void follow(const Value& include) {
@@ -157,7 +163,8 @@ class Collector {
   }
 
   void error_at(Unit& unit, const yaml::Node& node, std::string_view code, std::string text) {
-    draft_.diagnostics.add({&unit.source, node.place(), Severity::kError, {}, std::move(text), std::string(code), {}});
+    draft_.diagnostics.add(
+        {&unit.source, node.place(), Severity::kError, {}, std::move(text), std::string(code), {}});
     draft_.complete = false;
   }
 
@@ -172,7 +179,8 @@ class Collector {
       if (!native && kind != nullptr && unit.tree.find(root, "kind") != nullptr) {
         error_at(unit, root, kNotYet, "Kubernetes documents are not supported yet");
       } else if (!native && !looks_native(unit.tree, root)) {
-        error_at(unit, root, "not-native", "not a configuration: it needs `outrider: v1` at its top level");
+        error_at(unit, root, "not-native",
+                 "not a configuration: it needs `outrider: v1` at its top level");
       } else if (unit.native != nullptr) {
         error_at(unit, root, "second-native", "a second native document: one a file");
       } else {
@@ -181,7 +189,8 @@ class Collector {
       }
     }
     if (empty && whole)
-      error_at(unit, yaml::Node{}, "not-native", "nothing in it: a configuration begins with `outrider: v1`");
+      error_at(unit, yaml::Node{}, "not-native",
+               "nothing in it: a configuration begins with `outrider: v1`");
   }
 
   static bool looks_native(const yaml::Tree& tree, const yaml::Node& root) {

@@ -1,5 +1,6 @@
 // The string grammars of the contract, one function each: text → value, or a Problem in words.
-// Invariant: a Problem never repeats the text it is about (it may come from the environment); the reader does, as written.
+// Invariant: a Problem never repeats the text it is about (it may come from the environment); the
+// reader does, as written.
 #pragma once
 
 #include <cstdint>
@@ -22,17 +23,17 @@ inline constexpr std::string_view kNotYet = "not-supported-yet";
 
 // Amounts (grammar_amounts.cc).
 Problem parse_integer(std::string_view text, std::int64_t min, std::int64_t max, std::int64_t& out);
-Problem parse_duration(std::string_view text, Millis& out);           // `250ms` `1m30s` `0s`
-Problem parse_size(std::string_view text, std::uint64_t& out);        // `64KiB` `10MB` `512`
-Problem parse_percent(std::string_view text, double& out);            // `20%` is 0.2
-Problem parse_backoff(std::string_view text, Backoff& out);           // `25ms..250ms` `100ms`
-Problem parse_upload_rate(std::string_view text, UploadRate& out);    // `240B/s after 5s`
+Problem parse_duration(std::string_view text, Millis& out);         // `250ms` `1m30s` `0s`
+Problem parse_size(std::string_view text, std::uint64_t& out);      // `64KiB` `10MB` `512`
+Problem parse_percent(std::string_view text, double& out);          // `20%` is 0.2
+Problem parse_backoff(std::string_view text, Backoff& out);         // `25ms..250ms` `100ms`
+Problem parse_upload_rate(std::string_view text, UploadRate& out);  // `240B/s after 5s`
 // `503` or a named condition; adds to `out`.
 Problem parse_retry_on(std::string_view text, RetryWhen& out);
 
 // Addresses (grammar_address.cc).
 enum class EndpointScheme : std::uint8_t { kNone, kHttp, kH2c };
-Problem parse_address(std::string_view text, Address& out);           // to bind
+Problem parse_address(std::string_view text, Address& out);  // to bind
 Problem parse_endpoint(std::string_view text, Address& out, EndpointScheme& scheme);
 Problem parse_cidr(std::string_view text, Cidr& out);
 // `dns://…` and its like: where endpoints come from, rather than one.
@@ -42,21 +43,21 @@ bool is_loopback(const Address& address);
 // Matches (grammar_match.cc).
 Problem parse_host(std::string_view text, HostMatch& out);
 Problem parse_path(std::string_view text, PathMatch& out);
-Problem parse_match(std::string_view text, Match& out);               // `GET,POST shop.example/a/**`
+Problem parse_match(std::string_view text, Match& out);  // `GET,POST shop.example/a/**`
 Problem parse_method(std::string_view text);
 Problem parse_value_match(std::string_view text, ValueMatch& out);
 Problem check_regex(std::string_view regex);
 std::string short_form(const Match& match);
 
 // Names and texts (grammar_text.cc).
-Problem check_name(std::string_view text);                            // of a listener, service, subset, policy
+Problem check_name(std::string_view text);  // of a listener, service, subset, policy
 Problem check_route_name(std::string_view text);
-Problem check_field_name(std::string_view text);                      // an HTTP token
-Problem check_edited_field(std::string_view text);                    // … that routes may set, add or remove
+Problem check_field_name(std::string_view text);    // an HTTP token
+Problem check_edited_field(std::string_view text);  // … that routes may set, add or remove
 Problem check_field_value(std::string_view text);
-Problem check_host(std::string_view text);                            // `shop.example:8443`, to send
+Problem check_host(std::string_view text);  // `shop.example:8443`, to send
 Problem check_token(std::string_view text);
-Problem parse_target(std::string_view text, Target& out);             // `svc` `svc@subset`
+Problem parse_target(std::string_view text, Target& out);  // `svc` `svc@subset`
 
 // What a rewrite takes from the match that took the request.
 struct Template {

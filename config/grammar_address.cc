@@ -21,7 +21,8 @@ bool all_digits(std::string_view text) {
 std::optional<std::uint16_t> port_of(std::string_view text) {
   std::uint16_t port = 0;
   const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), port);
-  if (!all_digits(text) || failed != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  if (!all_digits(text) || failed != std::errc() || end != text.data() + text.size())
+    return std::nullopt;
   return port;
 }
 
@@ -43,10 +44,11 @@ Host host_of(std::string_view text, Address& out) {
   }
   if (text == "localhost") text = "127.0.0.1";
   if (parse_ip(text, false, out.ip.data())) return Host::kIp;
-  const bool name = !text.empty() && text.size() <= 253 && text.find_first_not_of("0123456789.") != std::string_view::npos &&
+  const bool name = !text.empty() && text.size() <= 253 &&
+                    text.find_first_not_of("0123456789.") != std::string_view::npos &&
                     std::all_of(text.begin(), text.end(), [](char c) {
-                      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-                             c == '.' || c == '_';
+                      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                             (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
                     });
   return name ? Host::kName : Host::kBad;
 }
@@ -56,18 +58,23 @@ Problem parse_unix(std::string_view text, Address& out) {
   out.path = text.substr(kUnix.size());
   if (out.path.empty()) return {"has no path: write unix:/run/x.sock", "bad-value", {}};
   if (out.path.size() > kUnixBytes)
-    return {"is too long for a Unix socket: at most " + std::to_string(kUnixBytes) + " bytes", "out-of-range", {}};
+    return {"is too long for a Unix socket: at most " + std::to_string(kUnixBytes) + " bytes",
+            "out-of-range",
+            {}};
   return {};
 }
 
 // `default_port`: 0 demands one.
-Problem parse_host_port(std::string_view text, std::uint16_t default_port, Address& out, Host& host) {
+Problem parse_host_port(std::string_view text, std::uint16_t default_port, Address& out,
+                        Host& host) {
   const std::size_t bracket = text.find(']');
   const std::size_t colon = text.find(':', bracket == std::string_view::npos ? 0 : bracket);
-  if (bracket == std::string_view::npos && colon != std::string_view::npos && text.find(':', colon + 1) != std::string_view::npos)
+  if (bracket == std::string_view::npos && colon != std::string_view::npos &&
+      text.find(':', colon + 1) != std::string_view::npos)
     return {"is not an address: an IPv6 address needs brackets, as in [::1]:80", "bad-value", {}};
   host = host_of(text.substr(0, colon), out);
-  if (host == Host::kBad) return {"is not an address: write host:port, :port, a port, or unix:/path", "bad-value", {}};
+  if (host == Host::kBad)
+    return {"is not an address: write host:port, :port, a port, or unix:/path", "bad-value", {}};
   out.port = default_port;
   if (colon == std::string_view::npos)
     return default_port != 0 ? Problem{} : Problem{"has no port", "bad-value", {}};
@@ -100,7 +107,9 @@ Problem parse_address(std::string_view text, Address& out) {
   Host host = Host::kBad;
   if (Problem problem = parse_host_port(text, 0, address, host)) return problem;
   if (host == Host::kName)
-    return {"is a name: an address to bind is an IP address, localhost, :port, or unix:/path", "bad-value", {}};
+    return {"is a name: an address to bind is an IP address, localhost, :port, or unix:/path",
+            "bad-value",
+            {}};
   out = std::move(address);
   return {};
 }
@@ -108,7 +117,8 @@ Problem parse_address(std::string_view text, Address& out) {
 Problem parse_endpoint(std::string_view text, Address& out, EndpointScheme& scheme) {
   scheme = EndpointScheme::kNone;
   std::uint16_t default_port = 0;
-  if (is_source(text)) return {"names a source, not one endpoint: it stands alone, not in a list", "bad-value", {}};
+  if (is_source(text))
+    return {"names a source, not one endpoint: it stands alone, not in a list", "bad-value", {}};
   if (text.starts_with("https://")) return {"is not supported yet: TLS to a service", kNotYet, {}};
   for (const auto& [prefix, of] : {std::pair{std::string_view("http://"), EndpointScheme::kHttp},
                                    std::pair{std::string_view("h2c://"), EndpointScheme::kH2c}}) {
@@ -126,14 +136,17 @@ Problem parse_endpoint(std::string_view text, Address& out, EndpointScheme& sche
     return problem;
   }
   if (text.find('/') != std::string_view::npos)
-    return {"has a path: an endpoint is a host and a port; `rewrite` on a route changes paths", "bad-value", {}};
+    return {"has a path: an endpoint is a host and a port; `rewrite` on a route changes paths",
+            "bad-value",
+            {}};
   if (text.starts_with(':')) return {"has no host", "bad-value", {}};
   if (all_digits(text) && scheme == EndpointScheme::kNone) {
     if (Problem problem = parse_address(text, address)) return problem;
   } else {
     Host host = Host::kBad;
     if (Problem problem = parse_host_port(text, default_port, address, host)) return problem;
-    if (host == Host::kName) return {"is a name, and names other than localhost are not supported yet", kNotYet, {}};
+    if (host == Host::kName)
+      return {"is a name, and names other than localhost are not supported yet", kNotYet, {}};
   }
   if (address.port == 0) return {"has port 0, to which nobody can connect", "out-of-range", {}};
   out = std::move(address);
@@ -141,7 +154,8 @@ Problem parse_endpoint(std::string_view text, Address& out, EndpointScheme& sche
 }
 
 Problem parse_cidr(std::string_view text, Cidr& out) {
-  const Problem no_range{"is not an address range: write 10.0.0.0/8, fd00::/8 or one address", "bad-value", {}};
+  const Problem no_range{
+      "is not an address range: write 10.0.0.0/8, fd00::/8 or one address", "bad-value", {}};
   const std::size_t slash = text.find('/');
   const std::string_view ip = text.substr(0, slash);
   const bool v6 = ip.find(':') != std::string_view::npos;
@@ -149,11 +163,13 @@ Problem parse_cidr(std::string_view text, Cidr& out) {
   if (!parse_ip(ip, v6, range.ip.data() + (v6 ? 0 : 12))) return no_range;
   if (!v6) range.ip[10] = range.ip[11] = 0xff;
   std::int64_t bits = v6 ? 128 : 32;
-  if (slash != std::string_view::npos && parse_integer(text.substr(slash + 1), 0, bits, bits)) return no_range;
+  if (slash != std::string_view::npos && parse_integer(text.substr(slash + 1), 0, bits, bits))
+    return no_range;
   range.bits = static_cast<std::uint8_t>(bits + (v6 ? 0 : 96));
   std::array<std::uint8_t, 16> first = range.ip;
   for (std::size_t i = 0; i < first.size(); ++i) {
-    const std::size_t inside = range.bits > i * 8 ? std::min<std::size_t>(range.bits - i * 8, 8) : 0;
+    const std::size_t inside =
+        range.bits > i * 8 ? std::min<std::size_t>(range.bits - i * 8, 8) : 0;
     first[i] = static_cast<std::uint8_t>(first[i] & (0xffU << (8 - inside) & 0xffU));
   }
   if (first != range.ip) {
@@ -165,8 +181,8 @@ Problem parse_cidr(std::string_view text, Cidr& out) {
 }
 
 bool is_source(std::string_view text) {
-  return text.starts_with("dns://") || text.starts_with("dns+srv://") || text.starts_with("file://") ||
-         text.starts_with("k8s://");
+  return text.starts_with("dns://") || text.starts_with("dns+srv://") ||
+         text.starts_with("file://") || text.starts_with("k8s://");
 }
 
 bool is_loopback(const Address& address) {
@@ -176,7 +192,9 @@ bool is_loopback(const Address& address) {
     case Address::Kind::kIp: break;
   }
   if (!address.v6) return address.ip[0] == 127;
-  return std::all_of(address.ip.begin(), address.ip.end() - 1, [](std::uint8_t b) { return b == 0; }) && address.ip[15] == 1;
+  return std::all_of(address.ip.begin(), address.ip.end() - 1,
+                     [](std::uint8_t b) { return b == 0; }) &&
+         address.ip[15] == 1;
 }
 
 }  // namespace outrider::config

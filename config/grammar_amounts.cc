@@ -18,14 +18,11 @@ struct Unit {
   std::string_view name;
   std::uint64_t factor;
 };
-constexpr Unit kTimes[] = {{"h", 3'600'000}, {"m", 60'000}, {"s", 1'000}, {"ms", 1}};  // in the order they may follow
-constexpr Unit kSizes[] = {{"B", 1},
-                           {"KiB", 1ULL << 10},
-                           {"MiB", 1ULL << 20},
-                           {"GiB", 1ULL << 30},
-                           {"KB", 1'000},
-                           {"MB", 1'000'000},
-                           {"GB", 1'000'000'000}};
+constexpr Unit kTimes[] = {
+    {"h", 3'600'000}, {"m", 60'000}, {"s", 1'000}, {"ms", 1}};  // in the order they may follow
+constexpr Unit kSizes[] = {
+    {"B", 1},      {"KiB", 1ULL << 10}, {"MiB", 1ULL << 20},  {"GiB", 1ULL << 30},
+    {"KB", 1'000}, {"MB", 1'000'000},   {"GB", 1'000'000'000}};
 
 // Digits at the front of `text`, taken off it; nothing when there are none or too many.
 std::optional<std::uint64_t> take_digits(std::string_view& text) {
@@ -42,36 +39,46 @@ bool all_digits(std::string_view text) {
 
 std::string_view take_letters(std::string_view& text) {
   std::size_t count = 0;
-  while (count < text.size() && ((text[count] >= 'a' && text[count] <= 'z') || (text[count] >= 'A' && text[count] <= 'Z')))
+  while (count < text.size() &&
+         ((text[count] >= 'a' && text[count] <= 'z') || (text[count] >= 'A' && text[count] <= 'Z')))
     ++count;
   return std::exchange(text, text.substr(count)).substr(0, count);
 }
 
-Problem no_duration() { return {"is not a duration: write 250ms, 3s, 1m30s or 2h", "bad-value", {}}; }
+Problem no_duration() {
+  return {"is not a duration: write 250ms, 3s, 1m30s or 2h", "bad-value", {}};
+}
 
 constexpr std::pair<std::string_view, RetryOn> kConditions[] = {
-    {"connect-failure", RetryOn::kConnectFailure}, {"refused-stream", RetryOn::kRefusedStream},
-    {"reset", RetryOn::kReset},                    {"per-try-timeout", RetryOn::kPerTryTimeout},
-    {"5xx", RetryOn::k5xx},                        {"gateway-error", RetryOn::kGatewayError}};
+    {"connect-failure", RetryOn::kConnectFailure},
+    {"refused-stream", RetryOn::kRefusedStream},
+    {"reset", RetryOn::kReset},
+    {"per-try-timeout", RetryOn::kPerTryTimeout},
+    {"5xx", RetryOn::k5xx},
+    {"gateway-error", RetryOn::kGatewayError}};
 
 }  // namespace
 
-Problem parse_integer(std::string_view text, std::int64_t min, std::int64_t max, std::int64_t& out) {
+Problem parse_integer(std::string_view text, std::int64_t min, std::int64_t max,
+                      std::int64_t& out) {
   std::int64_t value = 0;
   const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool overflow = failed == std::errc::result_out_of_range;
   const bool zeros = text.size() > 1 && text.front() == '0';  // 010 is 8 to some
-  if (text.empty() || end != text.data() + text.size() || (failed != std::errc() && !overflow) || zeros)
+  if (text.empty() || end != text.data() + text.size() || (failed != std::errc() && !overflow) ||
+      zeros)
     return {"is not a whole number", "wrong-type", {}};
   const bool negative = text.front() == '-';
-  if ((overflow && !negative) || (!overflow && value > max)) return {"is above " + std::to_string(max), "out-of-range", {}};
+  if ((overflow && !negative) || (!overflow && value > max))
+    return {"is above " + std::to_string(max), "out-of-range", {}};
   if (overflow || value < min) return {"is below " + std::to_string(min), "out-of-range", {}};
   out = value;
   return {};
 }
 
 Problem parse_duration(std::string_view text, Millis& out) {
-  if (all_digits(text)) return {"has no unit: write " + std::string("250ms, 3s, 1m30s or 2h"), "missing-unit", {}};
+  if (all_digits(text))
+    return {"has no unit: write " + std::string("250ms, 3s, 1m30s or 2h"), "missing-unit", {}};
   std::uint64_t total = 0;
   const Unit* next = std::begin(kTimes);
   if (text.empty()) return no_duration();
@@ -86,7 +93,8 @@ Problem parse_duration(std::string_view text, Millis& out) {
     total += *digits * next->factor;
     ++next;
   }
-  if (total > static_cast<std::uint64_t>(kLongest.count())) return {"is above 8760h", "out-of-range", {}};
+  if (total > static_cast<std::uint64_t>(kLongest.count()))
+    return {"is above 8760h", "out-of-range", {}};
   out = Millis(total);
   return {};
 }
@@ -110,8 +118,11 @@ Problem parse_percent(std::string_view text, double& out) {
   if (!text.ends_with('%')) return no_share;
   text.remove_suffix(1);
   double value = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
-  if (failed != std::errc() || end != text.data() + text.size() || text.starts_with('-') || !(value >= 0)) return no_share;
+  const auto [end, failed] =
+      std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
+  if (failed != std::errc() || end != text.data() + text.size() || text.starts_with('-') ||
+      !(value >= 0))
+    return no_share;
   if (value > 100) return {"is above 100%", "out-of-range", {}};
   out = value / 100;
   return {};
@@ -154,7 +165,8 @@ Problem parse_retry_on(std::string_view text, RetryWhen& out) {
   }
   if (text.starts_with("grpc:")) return {"is not supported yet", kNotYet, {}};
   std::int64_t status = 0;
-  if (!all_digits(text) || text.size() != 3) return {"is neither a condition nor a status", "bad-value", {}};
+  if (!all_digits(text) || text.size() != 3)
+    return {"is neither a condition nor a status", "bad-value", {}};
   if (Problem problem = parse_integer(text, 400, 599, status)) return problem;
   out.statuses.push_back(static_cast<int>(status));
   return {};

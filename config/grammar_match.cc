@@ -1,4 +1,5 @@
-// Which requests: hosts, paths, methods, values. Patterns are kept in the form that a normalised request has.
+// Which requests: hosts, paths, methods, values. Patterns are kept in the form that a normalised
+// request has.
 #include <re2/re2.h>
 
 #include <algorithm>
@@ -11,22 +12,27 @@ namespace {
 
 constexpr std::size_t kMaxCaptures = 16;  // what a request's capture table holds
 
-bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F') || (c >= 'a' && c <= 'f'); }
+bool is_hex(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F') || (c >= 'a' && c <= 'f');
+}
 unsigned hex(char c) {
   if (c <= '9') return static_cast<unsigned>(c - '0');
   return static_cast<unsigned>((c | 0x20) - 'a') + 10;
 }
 bool unreserved(unsigned c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' ||
-         c == '~';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+         c == '.' || c == '_' || c == '~';
 }
 bool token_char(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
          std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
 }
 bool capture_name(std::string_view name) {
-  if (name.empty() || name.size() > 64 || (name[0] >= '0' && name[0] <= '9') || name[0] == '-') return false;
-  return std::all_of(name.begin(), name.end(), [](char c) { return unreserved(static_cast<unsigned char>(c)) && c != '.' && c != '~'; });
+  if (name.empty() || name.size() > 64 || (name[0] >= '0' && name[0] <= '9') || name[0] == '-')
+    return false;
+  return std::all_of(name.begin(), name.end(), [](char c) {
+    return unreserved(static_cast<unsigned char>(c)) && c != '.' && c != '~';
+  });
 }
 
 // One segment as a normalised request has it: unreserved bytes plain, what is not ASCII escaped.
@@ -37,8 +43,12 @@ Problem normalise_segment(std::string_view text, std::string& out) {
     if (c == '?') return {"has a '?': a path has no query; use `query`", "bad-value", {}};
     if (c == '#' || c == '\\' || c <= ' ' || c == 0x7f)
       return {"has a character that no path has: blank, control, '#' or '\\'", "bad-value", {}};
-    if (c == '*') return {"has a '*' beside other text: '*' stands for a whole segment, '**' for the rest", "bad-value", {}};
-    if (c == '{' || c == '}') return {"has a brace beside other text: {name} stands for a whole segment", "bad-value", {}};
+    if (c == '*')
+      return {"has a '*' beside other text: '*' stands for a whole segment, '**' for the rest",
+              "bad-value",
+              {}};
+    if (c == '{' || c == '}')
+      return {"has a brace beside other text: {name} stands for a whole segment", "bad-value", {}};
     if (c == '%') {
       if (i + 2 >= text.size() || !is_hex(text[i + 1]) || !is_hex(text[i + 2]))
         return {"has a '%' without two hex digits", "bad-value", {}};
@@ -57,7 +67,8 @@ Problem normalise_segment(std::string_view text, std::string& out) {
       out += text[i];
     }
   }
-  if (out == "." || out == "..") return {"has a dot segment, which no request keeps", "bad-value", {}};
+  if (out == "." || out == "..")
+    return {"has a dot segment, which no request keeps", "bad-value", {}};
   return {};
 }
 
@@ -70,7 +81,8 @@ Problem add_segment(std::string_view text, PathMatch& out) {
   }
   if (text.starts_with('{') && text.ends_with('}')) {
     const std::string_view name = text.substr(1, text.size() - 2);
-    if (!capture_name(name)) return {"has a capture whose name is not letters, digits, '_' and '-'", "bad-value", {}};
+    if (!capture_name(name))
+      return {"has a capture whose name is not letters, digits, '_' and '-'", "bad-value", {}};
     for (const Segment& other : out.segments)
       if (other.kind == Segment::Kind::kAny && other.text == name)
         return {"captures two segments under one name", "bad-value", {}};
@@ -88,13 +100,16 @@ Problem parse_segments(std::string_view text, PathMatch& out) {
     const std::string_view segment = rest.substr(0, slash);
     const bool last = slash == std::string_view::npos;
     if (segment == "**") {
-      if (!last) return {"has '**' before its end: it stands for the rest of the path", "bad-value", {}};
+      if (!last)
+        return {"has '**' before its end: it stands for the rest of the path", "bad-value", {}};
       out.kind = PathMatch::Kind::kPrefix;
       return {};
     }
-    if (segment.empty()) return {"has an empty segment: no request does, '//' is read as '/'", "bad-value", {}};
+    if (segment.empty())
+      return {"has an empty segment: no request does, '//' is read as '/'", "bad-value", {}};
     if (Problem problem = add_segment(segment, out)) return problem;
-    if (out.segments.back().kind == PathMatch::Segment::Kind::kAny) out.kind = PathMatch::Kind::kTemplate;
+    if (out.segments.back().kind == PathMatch::Segment::Kind::kAny)
+      out.kind = PathMatch::Kind::kTemplate;
     if (last) return {};
     rest.remove_prefix(slash + 1);
   }
@@ -103,7 +118,9 @@ Problem parse_segments(std::string_view text, PathMatch& out) {
 }
 
 bool host_label_chars(std::string_view text) {
-  if (text.empty() || text.size() > 253 || text.front() == '.' || text.find("..") != std::string_view::npos) return false;
+  if (text.empty() || text.size() > 253 || text.front() == '.' ||
+      text.find("..") != std::string_view::npos)
+    return false;
   return std::all_of(text.begin(), text.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
   });
@@ -143,7 +160,8 @@ Problem parse_host(std::string_view text, HostMatch& out) {
   } else if (host_label_chars(host) || ip_literal(host)) {
     match.kind = HostMatch::Kind::kExact;
     match.text = std::move(host);
-  } else if (std::any_of(host.begin(), host.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; })) {
+  } else if (std::any_of(host.begin(), host.end(),
+                         [](char c) { return static_cast<unsigned char>(c) >= 0x80; })) {
     return {"is not a host: write international names as they travel, xn--…", "bad-value", {}};
   } else if (host.find('*') != std::string::npos) {
     return {"is not a host: a wildcard is '*' alone or '*.' in front", "bad-value", {}};
@@ -165,10 +183,11 @@ Problem parse_path(std::string_view text, PathMatch& out) {
   } else if (text.starts_with('/')) {
     path.kind = PathMatch::Kind::kExact;
     if (Problem problem = parse_segments(text, path)) return problem;
-    const auto captures = std::count_if(path.segments.begin(), path.segments.end(), [](const PathMatch::Segment& s) {
-      return s.kind == PathMatch::Segment::Kind::kAny;
-    });
-    if (static_cast<std::size_t>(captures) > kMaxCaptures) return {"has over 16 wildcards", "out-of-range", {}};
+    const auto captures = std::count_if(
+        path.segments.begin(), path.segments.end(),
+        [](const PathMatch::Segment& s) { return s.kind == PathMatch::Segment::Kind::kAny; });
+    if (static_cast<std::size_t>(captures) > kMaxCaptures)
+      return {"has over 16 wildcards", "out-of-range", {}};
   } else {
     return {"is not a path: it begins with '/', or with '~' for a regex", "bad-value", {}};
   }
@@ -177,7 +196,8 @@ Problem parse_path(std::string_view text, PathMatch& out) {
 }
 
 Problem parse_method(std::string_view text) {
-  if (text.empty() || text.size() > limits::kMethodBytes || !std::all_of(text.begin(), text.end(), token_char))
+  if (text.empty() || text.size() > limits::kMethodBytes ||
+      !std::all_of(text.begin(), text.end(), token_char))
     return {"is not a method", "bad-value", {}};
   std::string upper(text);
   for (char& c : upper)
@@ -194,7 +214,8 @@ Problem parse_match(std::string_view text, Match& out) {
   if (blank != std::string_view::npos) {
     std::string_view methods = head.substr(0, blank);
     head.remove_prefix(blank + 1);
-    if (methods.ends_with(',')) return {"has a blank between methods: write GET,POST /path", "bad-value", {}};
+    if (methods.ends_with(','))
+      return {"has a blank between methods: write GET,POST /path", "bad-value", {}};
     while (true) {
       const std::size_t comma = methods.find(',');
       const std::string_view method = methods.substr(0, comma);
@@ -210,7 +231,8 @@ Problem parse_match(std::string_view text, Match& out) {
   }
   if (path == std::string_view::npos) {
     const bool method = blank == std::string_view::npos && !parse_method(head);
-    if (method) return {"has no path: write METHOD /path, in quotes if it holds a comma", "bad-value", {}};
+    if (method)
+      return {"has no path: write METHOD /path, in quotes if it holds a comma", "bad-value", {}};
     return {"has no path: write host/** for every path", "bad-value", std::string(text) + "/**"};
   }
   if (!head.empty())

@@ -14,12 +14,13 @@ constexpr std::size_t kNameBytes = 253;
 
 // Fields that frame the message or belong to the connection: the codecs write them.
 constexpr std::array<std::string_view, 11> kOurs = {
-    "connection", "content-length", "keep-alive", "proxy-connection", "te",  "trailer",
-    "transfer-encoding", "upgrade", "http2-settings", "expect", "host"};
+    "connection",        "content-length", "keep-alive",     "proxy-connection", "te",  "trailer",
+    "transfer-encoding", "upgrade",        "http2-settings", "expect",           "host"};
 
 bool control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
 bool word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '-';
 }
 
 // The `{name}` that begins at `text`; taken off it.
@@ -36,7 +37,8 @@ Problem take_capture(std::string_view& text, Template& out) {
 }  // namespace
 
 Problem check_name(std::string_view text) {
-  if (text.empty() || text.size() > kNameBytes) return {"is not a name: 1 to 253 bytes", "bad-name", {}};
+  if (text.empty() || text.size() > kNameBytes)
+    return {"is not a name: 1 to 253 bytes", "bad-name", {}};
   for (const char c : text)
     if (control(c) || c == ' ' || c == '@' || c == ',')
       return {"is not a name: it has a blank, a control byte, '@' or ','", "bad-name", {}};
@@ -67,14 +69,17 @@ Problem check_edited_field(std::string_view text) {
   const std::string name = lower(text);
   if (name == "host") return {"is set by `rewrite: { host: … }`", "forbidden-field", {}};
   if (std::find(kOurs.begin(), kOurs.end(), name) != kOurs.end())
-    return {"belongs to the connection or frames the body: it cannot be changed", "forbidden-field", {}};
+    return {"belongs to the connection or frames the body: it cannot be changed",
+            "forbidden-field",
+            {}};
   return {};
 }
 
 Problem check_field_value(std::string_view text) {
   if (std::any_of(text.begin(), text.end(), [](char c) { return control(c) && c != '\t'; }))
     return {"has a control byte, which no header value may have", "bad-value", {}};
-  if (!text.empty() && (text.front() == ' ' || text.back() == ' ' || text.front() == '\t' || text.back() == '\t'))
+  if (!text.empty() &&
+      (text.front() == ' ' || text.back() == ' ' || text.front() == '\t' || text.back() == '\t'))
     return {"begins or ends with a blank, which no header value keeps", "bad-value", {}};
   return {};
 }
@@ -88,8 +93,10 @@ Problem check_host(std::string_view text) {
 
 Problem parse_target(std::string_view text, Target& out) {
   const std::size_t at = text.find('@');
-  const std::string_view subset = at == std::string_view::npos ? std::string_view() : text.substr(at + 1);
-  if (at != std::string_view::npos && subset.empty()) return {"names no subset behind its '@'", "bad-value", {}};
+  const std::string_view subset =
+      at == std::string_view::npos ? std::string_view() : text.substr(at + 1);
+  if (at != std::string_view::npos && subset.empty())
+    return {"names no subset behind its '@'", "bad-value", {}};
   if (check_name(text.substr(0, at)) || (!subset.empty() && check_name(subset)))
     return {"is not a target: write service or service@subset", "bad-value", {}};
   out.service = text.substr(0, at);
@@ -107,7 +114,8 @@ Problem parse_template(std::string_view text, Template& out) {
       found.rest = true;
       break;
     }
-    if (c == '*') return {"has a '*': {name} stands for a capture, a last /** for the rest", "bad-value", {}};
+    if (c == '*')
+      return {"has a '*': {name} stands for a capture, a last /** for the rest", "bad-value", {}};
     if (c == '{') {
       if (Problem problem = take_capture(rest, found)) return problem;
       continue;
@@ -119,8 +127,10 @@ Problem parse_template(std::string_view text, Template& out) {
       rest.remove_prefix(2);
       continue;
     }
-    if (c == '?' || c == '#') return {"has a '?' or '#': a path only, the query is kept", "bad-value", {}};
-    if (control(c) || c == ' ' || c == '}') return {"has a character that no path has", "bad-value", {}};
+    if (c == '?' || c == '#')
+      return {"has a '?' or '#': a path only, the query is kept", "bad-value", {}};
+    if (control(c) || c == ' ' || c == '}')
+      return {"has a character that no path has", "bad-value", {}};
     rest.remove_prefix(1);
   }
   out = std::move(found);
@@ -129,9 +139,10 @@ Problem parse_template(std::string_view text, Template& out) {
 
 Problem check_captures(const Template& wanted, const PathMatch& match) {
   for (const std::string_view name : wanted.captures) {
-    const bool has = std::any_of(match.segments.begin(), match.segments.end(), [&](const PathMatch::Segment& segment) {
-      return segment.kind == PathMatch::Segment::Kind::kAny && segment.text == name;
-    });
+    const bool has = std::any_of(
+        match.segments.begin(), match.segments.end(), [&](const PathMatch::Segment& segment) {
+          return segment.kind == PathMatch::Segment::Kind::kAny && segment.text == name;
+        });
     if (!has) return {"takes {" + std::string(name) + "}, which", "unknown-capture", {}};
   }
   const bool rest = match.kind == PathMatch::Kind::kPrefix || match.kind == PathMatch::Kind::kAny;
@@ -148,7 +159,9 @@ Problem check_replacement(std::string_view regex, std::string_view replacement) 
   const re2::RE2 compiled({regex.data(), regex.size()}, re2::RE2::Quiet);
   std::string why;
   if (!compiled.CheckRewriteString({replacement.data(), replacement.size()}, &why))
-    return {"is not a replacement: '\\\\' and \\0 to \\9 as far as the regex has groups", "bad-value", {}};
+    return {"is not a replacement: '\\\\' and \\0 to \\9 as far as the regex has groups",
+            "bad-value",
+            {}};
   return {};
 }
 

@@ -1,4 +1,5 @@
-// The one rule of inheritance: whoever is nearer to the request says, leaf by leaf; a list is one leaf, a header field too.
+// The one rule of inheritance: whoever is nearer to the request says, leaf by leaf; a list is one
+// leaf, a header field too.
 #include <algorithm>
 
 #include "config/draft.h"

@@ -16,11 +16,14 @@ constexpr std::int64_t kMaxCount = 4'294'967'295;
 constexpr std::int64_t kMaxSize = std::int64_t{1} << 40;
 constexpr std::int64_t kMaxWeight = 1'000'000;
 
-constexpr Key later(S in, std::string_view name) { return {.in = in, .name = name, .type = T::kLater, .text = {}}; }
+constexpr Key later(S in, std::string_view name) {
+  return {.in = in, .name = name, .type = T::kLater, .text = {}};
+}
 constexpr Key map(S in, std::string_view name, S of, std::string_view text) {
   return {.in = in, .name = name, .type = T::kMap, .text = text, .of = of};
 }
-constexpr Key count(S in, std::string_view name, std::string_view text, std::int64_t max = kMaxCount) {
+constexpr Key count(S in, std::string_view name, std::string_view text,
+                    std::int64_t max = kMaxCount) {
   return {.in = in, .name = name, .type = T::kNumber, .text = text, .max = max};
 }
 constexpr Key size(S in, std::string_view name, std::string_view text) {
@@ -49,16 +52,22 @@ constexpr std::string_view kProtocols = "auto|http1|http2|tcp";
 
 constexpr Key kKeys[] = {
     required(word(S::kTop, "outrider", "v1", "Marks a native document and its version.")),
-    plain(S::kTop, "include", T::kTexts, "Further files, directories or globs, relative to this file."),
-    {.in = S::kTop, .name = "workers", .type = T::kNumberOrAuto, .text = "Worker threads; auto follows the CPU quota.",
-     .min = 1, .max = 1024},
+    plain(S::kTop, "include", T::kTexts,
+          "Further files, directories or globs, relative to this file."),
+    {.in = S::kTop,
+     .name = "workers",
+     .type = T::kNumberOrAuto,
+     .text = "Worker threads; auto follows the CPU quota.",
+     .min = 1,
+     .max = 1024},
     later(S::kTop, "zone"),
     later(S::kTop, "overload"),
     plain(S::kTop, "listen", T::kAddress, "One more listener, named main."),
     plain(S::kTop, "listeners", T::kNamed, "Where clients connect, by name.", S::kListener),
     plain(S::kTop, "services", T::kServices, "Whom requests go to, by name.", S::kService),
     plain(S::kTop, "routes", T::kRoutes, "Which request goes where.", S::kRoute),
-    plain(S::kTop, "policies", T::kNamed, "Bundles of route settings that routes `use`, by name.", S::kPolicy),
+    plain(S::kTop, "policies", T::kNamed, "Bundles of route settings that routes `use`, by name.",
+          S::kPolicy),
     later(S::kTop, "identity"),
     map(S::kTop, "defaults", S::kDefaults, "Settings that routes and services inherit last."),
     map(S::kTop, "telemetry", S::kTelemetry, "Access log and metrics."),
@@ -69,23 +78,32 @@ constexpr Key kKeys[] = {
     later(S::kTop, "dev"),
     later(S::kTop, "registry"),
 
-    required(plain(S::kListener, "address", T::kAddress, "Address and port to bind, or unix:/path; port 0 picks one.")),
-    {.in = S::kListener, .name = "protocols", .type = T::kWords,
-     .text = "HTTP versions taken; all of them unless said.", .words = "http1|http2"},
+    required(plain(S::kListener, "address", T::kAddress,
+                   "Address and port to bind, or unix:/path; port 0 picks one.")),
+    {.in = S::kListener,
+     .name = "protocols",
+     .type = T::kWords,
+     .text = "HTTP versions taken; all of them unless said.",
+     .words = "http1|http2"},
     word(S::kListener, "protocol", "tcp", "Raw TCP in place of HTTP."),
     plain(S::kListener, "to", T::kTargets, "Where a raw TCP listener's connections go."),
-    plain(S::kListener, "redirect", T::kRedirectTo, "Answers everything with this redirect.", S::kRedirect),
+    plain(S::kListener, "redirect", T::kRedirectTo, "Answers everything with this redirect.",
+          S::kRedirect),
     later(S::kListener, "tls"),
     later(S::kListener, "sni"),
     later(S::kListener, "proxy_protocol"),
     plain(S::kListener, "trust", T::kCidrs, "Peers whose forwarded headers are believed."),
-    word(S::kListener, "forwarded", "add|false", "What is told upstream about the client; false: nothing."),
+    word(S::kListener, "forwarded", "add|false",
+         "What is told upstream about the client; false: nothing."),
     map(S::kListener, "paths", S::kPaths, "How paths are normalised."),
-    map(S::kListener, "limits", S::kListenerLimits, "Bounds of what clients may send; 0 is no limit."),
-    map(S::kListener, "timeouts", S::kListenerTimeouts, "How long clients may take; false is for ever."),
+    map(S::kListener, "limits", S::kListenerLimits,
+        "Bounds of what clients may send; 0 is no limit."),
+    map(S::kListener, "timeouts", S::kListenerTimeouts,
+        "How long clients may take; false is for ever."),
 
     plain(S::kPaths, "merge_slashes", T::kBool, "Reads // as /."),
-    word(S::kPaths, "escaped_slashes", "auto|keep|reject", "What becomes of %2f and %5c in a path."),
+    word(S::kPaths, "escaped_slashes", "auto|keep|reject",
+         "What becomes of %2f and %5c in a path."),
 
     size(S::kListenerLimits, "headers", "Bytes of a request's head."),
     size(S::kListenerLimits, "target", "Bytes of a request's target."),
@@ -100,8 +118,10 @@ constexpr Key kKeys[] = {
     time(S::kListenerTimeouts, "header", "For a request's head in all."),
     time(S::kListenerTimeouts, "body", "Between two pieces of a request's body."),
     time(S::kListenerTimeouts, "stall", "While the client takes nothing of the response."),
-    time(S::kListenerTimeouts, "idle", "For a connection without a request; on raw TCP without a byte."),
-    or_false(plain(S::kListenerTimeouts, "upload_rate", T::kUploadRate, "Least rate of a request's body.")),
+    time(S::kListenerTimeouts, "idle",
+         "For a connection without a request; on raw TCP without a byte."),
+    or_false(plain(S::kListenerTimeouts, "upload_rate", T::kUploadRate,
+                   "Least rate of a request's body.")),
 
     required(plain(S::kService, "endpoints", T::kEndpoints, "The servers.", S::kEndpoint)),
     word(S::kService, "protocol", kProtocols, "What the servers speak."),
@@ -110,7 +130,8 @@ constexpr Key kKeys[] = {
     later(S::kService, "eject"),
     map(S::kService, "limits", S::kServiceLimits, "Bounds of the whole process; 0 is no limit."),
     map(S::kService, "timeouts", S::kServiceTimeouts, "Of connections to the servers."),
-    plain(S::kService, "timeout", T::kTimeoutPolicy, "Timeouts of requests, as on a route.", S::kTimeout),
+    plain(S::kService, "timeout", T::kTimeoutPolicy, "Timeouts of requests, as on a route.",
+          S::kTimeout),
     plain(S::kService, "retry", T::kRetryPolicy, "Further attempts, as on a route.", S::kRetry),
     later(S::kService, "hedge"),
     plain(S::kService, "subsets", T::kSubsets, "Named groups of servers, by their labels."),
@@ -138,24 +159,27 @@ constexpr Key kKeys[] = {
     time(S::kServiceTimeouts, "connect", "To establish a connection."),
     time(S::kServiceTimeouts, "idle", "For an unused connection."),
 
-#define POLICY_KEYS(S_)                                                                                             \
-  later(S_, "mirror"),                                                                                              \
-      plain(S_, "rewrite", T::kRewriteTo, "The path and host the upstream sees.", S::kRewrite),                     \
-      map(S_, "headers", S::kHeaders, "Header fields changed on the way."),                                         \
-      plain(S_, "timeout", T::kTimeoutPolicy, "How long the request may take; a duration is the total.",            \
-            S::kTimeout),                                                                                           \
-      plain(S_, "retry", T::kRetryPolicy, "Further attempts; a number is how many.", S::kRetry),                    \
-      later(S_, "hedge"), later(S_, "fault"), later(S_, "limit"), later(S_, "cors"), later(S_, "compress"),         \
-      map(S_, "body", S::kBody, "Bounds of the request's body."), later(S_, "session"),                             \
-      plain(S_, "upgrade", T::kTexts, "Protocols that a connection may switch to; [] is none."),                    \
-      word(S_, "when_empty", "spill|fail", "Whether a target without servers leaves its share to the others."),     \
-      later(S_, "allow"), later(S_, "deny"), later(S_, "jwt"), later(S_, "auth"), later(S_, "basic"),               \
-      later(S_, "api_key"), later(S_, "grpc_web"), later(S_, "buffer")
+#define POLICY_KEYS(S_)                                                                          \
+  later(S_, "mirror"),                                                                           \
+      plain(S_, "rewrite", T::kRewriteTo, "The path and host the upstream sees.", S::kRewrite),  \
+      map(S_, "headers", S::kHeaders, "Header fields changed on the way."),                      \
+      plain(S_, "timeout", T::kTimeoutPolicy,                                                    \
+            "How long the request may take; a duration is the total.", S::kTimeout),             \
+      plain(S_, "retry", T::kRetryPolicy, "Further attempts; a number is how many.", S::kRetry), \
+      later(S_, "hedge"), later(S_, "fault"), later(S_, "limit"), later(S_, "cors"),             \
+      later(S_, "compress"), map(S_, "body", S::kBody, "Bounds of the request's body."),         \
+      later(S_, "session"),                                                                      \
+      plain(S_, "upgrade", T::kTexts, "Protocols that a connection may switch to; [] is none."), \
+      word(S_, "when_empty", "spill|fail",                                                       \
+           "Whether a target without servers leaves its share to the others."),                  \
+      later(S_, "allow"), later(S_, "deny"), later(S_, "jwt"), later(S_, "auth"),                \
+      later(S_, "basic"), later(S_, "api_key"), later(S_, "grpc_web"), later(S_, "buffer")
 
     POLICY_KEYS(S::kPolicy),
 
     plain(S::kRoute, "name", T::kText, "What logs and metrics call it; its match unless said."),
-    plain(S::kRoute, "listeners", T::kTexts, "The listeners it stands on; all HTTP listeners unless said."),
+    plain(S::kRoute, "listeners", T::kTexts,
+          "The listeners it stands on; all HTTP listeners unless said."),
     plain(S::kRoute, "match", T::kMatches, "Which requests it takes; all unless said.", S::kMatch),
     plain(S::kRoute, "use", T::kTexts, "Policies it inherits from, the first one first."),
     plain(S::kRoute, "to", T::kTargets, "The services it forwards to."),
@@ -163,8 +187,12 @@ constexpr Key kKeys[] = {
     plain(S::kRoute, "respond", T::kRespondWith, "Answers by itself.", S::kRespond),
     POLICY_KEYS(S::kRoute),
     later(S::kRoute, "publish"),
-    {.in = S::kRoute, .name = "priority", .type = T::kNumber, .text = "Higher is asked first, before specificity.",
-     .min = -1'000'000, .max = 1'000'000},
+    {.in = S::kRoute,
+     .name = "priority",
+     .type = T::kNumber,
+     .text = "Higher is asked first, before specificity.",
+     .min = -1'000'000,
+     .max = 1'000'000},
 
     plain(S::kMatch, "host", T::kHosts, "Host names, exact, *.wildcard or *."),
     plain(S::kMatch, "path", T::kPathMatches, "Paths: /exact, /prefix/**, /{template}, ~regex."),
@@ -181,28 +209,45 @@ constexpr Key kKeys[] = {
     time(S::kTimeout, "idle", "While no byte moves."),
 
     count(S::kRetry, "attempts", "Attempts beyond the first.", limits::kMaxRetryAttempts),
-    {.in = S::kRetry, .name = "when", .type = T::kRetryWhen, .text = "Failures and statuses that are tried again.",
+    {.in = S::kRetry,
+     .name = "when",
+     .type = T::kRetryWhen,
+     .text = "Failures and statuses that are tried again.",
      .words = "connect-failure|refused-stream|reset|per-try-timeout|5xx|gateway-error"},
     plain(S::kRetry, "backoff", T::kBackoffRange, "Range of the pause before a further attempt."),
     plain(S::kRetry, "budget", T::kPercent, "Share of the completed requests that may be retries."),
     word(S::kRetry, "methods", "idempotent|all", "Which methods may be sent twice."),
     size(S::kRetry, "buffer", "Bytes of the request's body kept for a further attempt."),
 
-    {.in = S::kRedirect, .name = "status", .type = T::kWord, .text = "The redirect's status.",
+    {.in = S::kRedirect,
+     .name = "status",
+     .type = T::kWord,
+     .text = "The redirect's status.",
      .words = "301|302|303|307|308"},
     word(S::kRedirect, "scheme", "http|https", "The new scheme."),
     plain(S::kRedirect, "host", T::kText, "The new host."),
-    {.in = S::kRedirect, .name = "port", .type = T::kNumber, .text = "The new port.", .min = 1, .max = 65535},
+    {.in = S::kRedirect,
+     .name = "port",
+     .type = T::kNumber,
+     .text = "The new port.",
+     .min = 1,
+     .max = 65535},
     plain(S::kRedirect, "path", T::kTemplate, "The new path, with captures as in rewrite."),
 
-    {.in = S::kRespond, .name = "status", .type = T::kNumber, .text = "The response's status.", .min = 200, .max = 599},
+    {.in = S::kRespond,
+     .name = "status",
+     .type = T::kNumber,
+     .text = "The response's status.",
+     .min = 200,
+     .max = 599},
     plain(S::kRespond, "headers", T::kHeaderValues, "The response's header fields."),
     plain(S::kRespond, "body", T::kText, "The response's body."),
     plain(S::kRespond, "file", T::kFile, "The file that is the response's body."),
 
     plain(S::kRewrite, "path", T::kTemplate, "The whole new path, with captures of the match."),
     plain(S::kRewrite, "host", T::kText, "The Host the upstream sees."),
-    plain(S::kRewrite, "regex", T::kRegexes, "Replaces every match of each regex in the path, in order."),
+    plain(S::kRewrite, "regex", T::kRegexes,
+          "Replaces every match of each regex in the path, in order."),
 
     map(S::kHeaders, "request", S::kHeaderEdits, "Of the request."),
     map(S::kHeaders, "response", S::kHeaderEdits, "Of the response."),
@@ -213,9 +258,10 @@ constexpr Key kKeys[] = {
 
     size(S::kBody, "max", "Most bytes; 0 is no limit."),
 
-    plain(S::kTelemetry, "access_log", T::kAccessLogTo, "One line per request: json, text, false, or a file and format.",
-          S::kAccessLog),
-    or_false(map(S::kTelemetry, "metrics", S::kMetrics, "The read-only surface; false switches it off.")),
+    plain(S::kTelemetry, "access_log", T::kAccessLogTo,
+          "One line per request: json, text, false, or a file and format.", S::kAccessLog),
+    or_false(map(S::kTelemetry, "metrics", S::kMetrics,
+                 "The read-only surface; false switches it off.")),
     later(S::kTelemetry, "traces"),
 
     plain(S::kAccessLog, "file", T::kFile, "Where lines go; standard output unless said."),
@@ -236,10 +282,13 @@ constexpr Key kKeys[] = {
     word(S::kDefaultService, "balance", kBalances, "How a server is chosen."),
     later(S::kDefaultService, "health"),
     later(S::kDefaultService, "eject"),
-    map(S::kDefaultService, "limits", S::kServiceLimits, "Bounds of the whole process; 0 is no limit."),
+    map(S::kDefaultService, "limits", S::kServiceLimits,
+        "Bounds of the whole process; 0 is no limit."),
     map(S::kDefaultService, "timeouts", S::kServiceTimeouts, "Of connections to the servers."),
-    plain(S::kDefaultService, "timeout", T::kTimeoutPolicy, "Timeouts of requests, as on a route.", S::kTimeout),
-    plain(S::kDefaultService, "retry", T::kRetryPolicy, "Further attempts, as on a route.", S::kRetry),
+    plain(S::kDefaultService, "timeout", T::kTimeoutPolicy, "Timeouts of requests, as on a route.",
+          S::kTimeout),
+    plain(S::kDefaultService, "retry", T::kRetryPolicy, "Further attempts, as on a route.",
+          S::kRetry),
     later(S::kDefaultService, "hedge"),
     later(S::kDefaultService, "slow_start"),
     later(S::kDefaultService, "zone_aware"),
@@ -260,11 +309,13 @@ constexpr std::array<Range, kSections> kRanges = [] {
   }
   return ranges;
 }();
-static_assert([] {
-  for (std::size_t i = 1; i < std::size(kKeys); ++i)
-    if (kKeys[i].in < kKeys[i - 1].in) return false;
-  return true;
-}(), "rows of one section stand together");
+static_assert(
+    [] {
+      for (std::size_t i = 1; i < std::size(kKeys); ++i)
+        if (kKeys[i].in < kKeys[i - 1].in) return false;
+      return true;
+    }(),
+    "rows of one section stand together");
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// The order of loading: files → services → listeners → policies → routes → process, then what concerns all of them.
+// The order of loading: files → services → listeners → policies → routes → process, then what
+// concerns all of them.
 #include "config/load.h"
 
 #include <algorithm>
@@ -12,8 +13,8 @@ namespace {
 // Keys that stand once in all files together; maps of names and lists of routes unite.
 void check_once(Draft& draft) {
   for (const Key& key : keys_of(Section::kTop)) {
-    if (key.type == Type::kNamed || key.type == Type::kServices || key.type == Type::kRoutes || key.name == "outrider" ||
-        key.name == "include")
+    if (key.type == Type::kNamed || key.type == Type::kServices || key.type == Type::kRoutes ||
+        key.name == "outrider" || key.name == "include")
       continue;
     std::string first;
     for (const Top& top : draft.tops) {
@@ -34,10 +35,16 @@ void check_version(const Draft& draft) {
 
 void check_listeners(Draft& draft) {
   if (draft.complete && draft.config.listeners.empty())
-    draft.diagnostics.add({draft.units.empty() ? nullptr : &draft.units.front()->source, {}, Severity::kError, {},
-                           "nothing listens: write `listen: 8080`, or `listeners`", "no-listener", {}});
+    draft.diagnostics.add({draft.units.empty() ? nullptr : &draft.units.front()->source,
+                           {},
+                           Severity::kError,
+                           {},
+                           "nothing listens: write `listen: 8080`, or `listeners`",
+                           "no-listener",
+                           {}});
   bool http = false;
-  for (const Listener& listener : draft.config.listeners) http = http || (!listener.tcp && !listener.redirect);
+  for (const Listener& listener : draft.config.listeners)
+    http = http || (!listener.tcp && !listener.redirect);
   if (!draft.complete) return;
   for (const Top& top : draft.tops) {
     const auto routes = top.map["routes"];
@@ -51,7 +58,8 @@ void check_listeners(Draft& draft) {
 Loaded finish(Draft& draft, Diagnostics& diagnostics, const LoadOptions& options) {
   Loaded out;
   if (!diagnostics.has_errors()) {
-    for (const auto& unit : draft.units) draft.config.files.push_back({unit->source.name, unit->source.text});
+    for (const auto& unit : draft.units)
+      draft.config.files.push_back({unit->source.name, unit->source.text});
     if (options.expand) out.expanded = expand(draft, options.origins);
     out.config = std::make_shared<const Config>(std::move(draft.config));
   }
@@ -76,10 +84,11 @@ Loaded read(Draft& draft, Diagnostics& diagnostics, const LoadOptions& options) 
 }  // namespace
 
 bool Names::add(const Value& at, std::string_view name, std::size_t index, std::string_view where) {
-  const auto [entry, fresh] = entries_.try_emplace(std::string(name), Entry{index, std::string(where)});
+  const auto [entry, fresh] =
+      entries_.try_emplace(std::string(name), Entry{index, std::string(where)});
   if (!fresh)
-    at.error_at_key("duplicate-name", "the " + std::string(kind_) + " '" + std::string(name) + "' stands already at " +
-                                          entry->second.where);
+    at.error_at_key("duplicate-name", "the " + std::string(kind_) + " '" + std::string(name) +
+                                          "' stands already at " + entry->second.where);
   return fresh;
 }
 
@@ -88,14 +97,16 @@ const std::size_t* Names::find(std::string_view name) const {
   return entry != entries_.end() ? &entry->second.index : nullptr;
 }
 
-const std::size_t* Names::want(const Value& at, std::string_view name, bool at_key, bool complete) const {
+const std::size_t* Names::want(const Value& at, std::string_view name, bool at_key,
+                               bool complete) const {
   if (const std::size_t* index = find(name)) return index;
   if (!complete) return nullptr;
   std::vector<std::string_view> known;
   for (const auto& entry : entries_) known.push_back(entry.first);
   std::sort(known.begin(), known.end());
   const std::string code = "unknown-" + std::string(kind_);
-  const std::string text = "no " + std::string(kind_) + " is called " + (at_key ? "'" + std::string(name) + "'" : at.shown());
+  const std::string text = "no " + std::string(kind_) + " is called " +
+                           (at_key ? "'" + std::string(name) + "'" : at.shown());
   const std::string_view near = nearest(name, known);
   at_key ? at.error_at_key(code, text, near) : at.error(code, text, near);
   return nullptr;
@@ -107,7 +118,8 @@ const Source* Draft::source_of(const Mark& mark) const {
 
 std::string Draft::where(const Value& at) const {
   const Mark mark = at.key_mark();
-  return at.reading().source.name + ":" + std::to_string(mark.line) + ":" + std::to_string(mark.column);
+  return at.reading().source.name + ":" + std::to_string(mark.line) + ":" +
+         std::to_string(mark.column);
 }
 
 Loaded load(const std::vector<std::string>& paths, const LoadOptions& options) {

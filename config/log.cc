@@ -1,4 +1,5 @@
-// One mutex around one buffer: lines are rare. Values from outside are escaped here, so that one call is one line whatever a peer sent.
+// One mutex around one buffer: lines are rare. Values from outside are escaped here, so that one
+// call is one line whatever a peer sent.
 #include "config/log.h"
 
 #include <unistd.h>
@@ -45,7 +46,9 @@ std::int64_t monotonic_second() {
 }
 
 std::int64_t wall_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 void put(State& held, std::string_view line) {
@@ -86,12 +89,18 @@ class Line {
     char digits[32];
     std::to_chars_result end{digits, {}};
     switch (argument.kind_) {
-      case Argument::Kind::kText: return add_escaped(argument.text_.substr(0, limits::kLogValueBytes));
+      case Argument::Kind::kText:
+        return add_escaped(argument.text_.substr(0, limits::kLogValueBytes));
       case Argument::Kind::kSigned:
-        end = std::to_chars(digits, digits + sizeof digits, static_cast<std::int64_t>(argument.integer_));
+        end = std::to_chars(digits, digits + sizeof digits,
+                            static_cast<std::int64_t>(argument.integer_));
         break;
-      case Argument::Kind::kUnsigned: end = std::to_chars(digits, digits + sizeof digits, argument.integer_); break;
-      case Argument::Kind::kReal: end = std::to_chars(digits, digits + sizeof digits, argument.real_); break;
+      case Argument::Kind::kUnsigned:
+        end = std::to_chars(digits, digits + sizeof digits, argument.integer_);
+        break;
+      case Argument::Kind::kReal:
+        end = std::to_chars(digits, digits + sizeof digits, argument.real_);
+        break;
     }
     add({digits, static_cast<std::size_t>(end.ptr - digits)});
   }
@@ -107,7 +116,8 @@ class Line {
 
 namespace {
 
-void put_formatted(State& held, Level of, std::string_view format, std::initializer_list<Argument> arguments) {
+void put_formatted(State& held, Level of, std::string_view format,
+                   std::initializer_list<Argument> arguments) {
   Line line;
   char time[kTimestampBytes];
   line.add(format_timestamp(wall_ms(), time));
@@ -158,7 +168,8 @@ void stop() {
   tick();
   State& held = state();
   const std::lock_guard lock(held.mutex);
-  for (std::size_t i = 0; i < kReasonCount; ++i) tell_suppressed(held, static_cast<Reason>(i), held.windows[i]);
+  for (std::size_t i = 0; i < kReasonCount; ++i)
+    tell_suppressed(held, static_cast<Reason>(i), held.windows[i]);
   held.buffer.reset();
 }
 
@@ -170,7 +181,8 @@ void tick() {
   const std::lock_guard lock(held.mutex);
   const std::int64_t now = monotonic_second();
   for (std::size_t i = 0; i < kReasonCount; ++i)
-    if (held.windows[i].second < now) tell_suppressed(held, static_cast<Reason>(i), held.windows[i]);
+    if (held.windows[i].second < now)
+      tell_suppressed(held, static_cast<Reason>(i), held.windows[i]);
 }
 
 void plain(std::string_view text) {
@@ -185,7 +197,8 @@ void write(Level level, std::string_view format, std::initializer_list<Argument>
   put_formatted(held, level, format, arguments);
 }
 
-void write_limited(Reason reason, std::string_view format, std::initializer_list<Argument> arguments) {
+void write_limited(Reason reason, std::string_view format,
+                   std::initializer_list<Argument> arguments) {
   State& held = state();
   const std::lock_guard lock(held.mutex);
   Window& window = held.windows[static_cast<std::size_t>(reason)];

@@ -1,6 +1,7 @@
-// The writer's rounds: take what each buffer handed over, write it as far as the sink takes it, nap while more gathers, sleep when
-// nothing comes. A sink holds one chunk; while that chunk is stuck nothing more is taken for it, its buffers fill and drop.
-// Descriptors that can block are written only when poll() says so, in pieces that then cannot block.
+// The writer's rounds: take what each buffer handed over, write it as far as the sink takes it, nap
+// while more gathers, sleep when nothing comes. A sink holds one chunk; while that chunk is stuck
+// nothing more is taken for it, its buffers fill and drop. Descriptors that can block are written
+// only when poll() says so, in pieces that then cannot block.
 #include "config/log_writer.h"
 
 #include <fcntl.h>
@@ -25,8 +26,8 @@ namespace outrider {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr int kNapMs = 20;                            // longest a line waits while others follow
-constexpr std::size_t kKeptBytes = 64 * 1024;         // capacity that an idle buffer keeps
+constexpr int kNapMs = 20;                             // longest a line waits while others follow
+constexpr std::size_t kKeptBytes = 64 * 1024;          // capacity that an idle buffer keeps
 constexpr std::chrono::milliseconds kLastWords{1000};  // for what is pending at the end
 constexpr std::chrono::milliseconds kLookEvery{1000};  // whether files still have a name
 
@@ -35,10 +36,12 @@ std::uint64_t count_lines(std::string_view text) {
 }
 
 int open_log(const std::string& path) {
-  return ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+  return ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+                0600);
 }
 
-// A descriptor we may make non-blocking: the flag on a shared one would change it for everybody. Sockets cannot be opened so.
+// A descriptor we may make non-blocking: the flag on a shared one would change it for everybody.
+// Sockets cannot be opened so.
 int open_own(int fd) {
   const std::string self = "/proc/self/fd/" + std::to_string(fd);
   return ::open(self.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
@@ -58,7 +61,9 @@ void LogBytes::reserve(std::size_t bytes) {
 // Once made it belongs to the writer's thread; others only compare what it was made from.
 class LogSink {
  public:
-  LogSink(std::string path, int fd, bool owned) : path_(std::move(path)), shown_fd_(fd) { take(fd, owned); }
+  LogSink(std::string path, int fd, bool owned) : path_(std::move(path)), shown_fd_(fd) {
+    take(fd, owned);
+  }
   ~LogSink() { close(); }
   LogSink(const LogSink&) = delete;
   LogSink& operator=(const LogSink&) = delete;
@@ -75,11 +80,13 @@ class LogSink {
     if (pending.capacity() > kKeptBytes) pending.give_up();
     written_ = 0;
   }
-  // Until all is written or the sink blocks. Lines that the sink refuses are gone: returns how many.
+  // Until all is written or the sink blocks. Lines that the sink refuses are gone: returns how
+  // many.
   std::uint64_t write() {
     std::uint64_t dropped = 0;
     while (stuck()) {
-      const ssize_t put = torn_ ? put_piece("\n", 1) : put_piece(chunk_.data() + written_, chunk_.size() - written_);
+      const ssize_t put = torn_ ? put_piece("\n", 1)
+                                : put_piece(chunk_.data() + written_, chunk_.size() - written_);
       if (put < 0) {
         if (errno == EINTR) continue;
         if (errno == EAGAIN || errno == EWOULDBLOCK) break;
@@ -100,7 +107,8 @@ class LogSink {
   std::uint64_t abandon() {
     const std::uint64_t lines = count_lines({chunk_.data() + written_, chunk_.size() - written_});
     written_ = chunk_.size();
-    torn_ = std::exchange(mid_line_, false) || torn_;  // the next line must not continue half of this one
+    torn_ = std::exchange(mid_line_, false) ||
+            torn_;  // the next line must not continue half of this one
     return lines;
   }
   void reopen() {
@@ -143,7 +151,9 @@ class LogSink {
       errno = EAGAIN;
       return -1;
     }
-    return ::write(fd_, from, std::min<std::size_t>(size, PIPE_BUF));  // a writable pipe has room for that much
+    return ::write(
+        fd_, from,
+        std::min<std::size_t>(size, PIPE_BUF));  // a writable pipe has room for that much
   }
 
   const std::string path_;
@@ -225,7 +235,8 @@ LogWriter::LogWriter() : wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   OUTRIDER_ASSERT(wake_fd_ >= 0);
   sigset_t all, before;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the control thread; SIGPIPE for nobody
+  pthread_sigmask(SIG_SETMASK, &all,
+                  &before);  // signals are for the control thread; SIGPIPE for nobody
   thread_ = std::thread([this] { run(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -266,7 +277,8 @@ void LogWriter::add(std::shared_ptr<LogBuffer::Shared> shared) {
   buffers_.push_back(std::move(shared));
 }
 
-// The buffer's mutex was held since the lines came in: a writer that missed them in its last look has set waiting_ before.
+// The buffer's mutex was held since the lines came in: a writer that missed them in its last look
+// has set waiting_ before.
 void LogWriter::handed_over(std::size_t pending) {
   if (waiting_.load() || (pending > LogBuffer::kPendingBytes / 2 && napping_.load())) signal();
 }
@@ -351,8 +363,7 @@ void LogWriter::run() {
     waiting_.store(false);
   }
   const Clock::time_point deadline = Clock::now() + kLastWords;
-  while (write_all() || (wait(kNapMs) && Clock::now() < deadline)) {
-  }
+  while (write_all() || (wait(kNapMs) && Clock::now() < deadline)) {}
   const std::lock_guard lock(mutex_);
   for (const auto& buffer : buffers_) {
     const std::lock_guard held(buffer->mutex);

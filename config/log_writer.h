@@ -1,6 +1,7 @@
-// All log output leaves through one background thread, so that a full disk or an unread pipe never holds a loop up.
-// A worker gathers lines in a LogBuffer of its own and hands them over once per turn (a swap under a short lock); the writer
-// takes them to their sink. Everything is bounded: what does not fit is dropped in whole lines, and counted.
+// All log output leaves through one background thread, so that a full disk or an unread pipe never
+// holds a loop up. A worker gathers lines in a LogBuffer of its own and hands them over once per
+// turn (a swap under a short lock); the writer takes them to their sink. Everything is bounded:
+// what does not fit is dropped in whole lines, and counted.
 #pragma once
 
 #include <atomic>
@@ -16,7 +17,7 @@
 
 namespace outrider {
 
-class LogSink;    // a file or descriptor; log_writer.cc
+class LogSink;  // a file or descriptor; log_writer.cc
 class LogWriter;
 
 // A byte array that grows without being cleared first.
@@ -41,19 +42,23 @@ class LogBytes {
   std::size_t capacity_ = 0;
 };
 
-// One thread's lines for one sink. A line is begun by the first reserve() and counts only once end_line() was called.
+// One thread's lines for one sink. A line is begun by the first reserve() and counts only once
+// end_line() was called.
 class LogBuffer {
  public:
-  static constexpr std::size_t kPendingBytes = 1024 * 1024;  // handed over and not yet taken: 20 ms at 150,000 lines a second
-  static constexpr std::size_t kLineBytes = 256 * 1024;      // every field of a line at its longest, escaped, fits twice
-  static constexpr std::size_t kHandOverBytes = 64 * 1024;   // within a turn
+  static constexpr std::size_t kPendingBytes =
+      1024 * 1024;  // handed over and not yet taken: 20 ms at 150,000 lines a second
+  static constexpr std::size_t kLineBytes =
+      256 * 1024;  // every field of a line at its longest, escaped, fits twice
+  static constexpr std::size_t kHandOverBytes = 64 * 1024;  // within a turn
 
   LogBuffer(LogWriter& writer, std::shared_ptr<LogSink> sink);
   ~LogBuffer();  // hands over what is left
   LogBuffer(const LogBuffer&) = delete;
   LogBuffer& operator=(const LogBuffer&) = delete;
 
-  // Room for `bytes` at the end of the line being written; null when the line has become too long, which drops it.
+  // Room for `bytes` at the end of the line being written; null when the line has become too long,
+  // which drops it.
   char* reserve(std::size_t bytes) {
     if (position_ + bytes > front_.capacity() && !grow(bytes)) return nullptr;
     return front_.at(position_);
@@ -74,8 +79,8 @@ class LogBuffer {
     explicit Shared(std::shared_ptr<LogSink> to) : sink(std::move(to)) {}
     const std::shared_ptr<LogSink> sink;
     std::mutex mutex;
-    LogBytes pending;       // under mutex
-    bool closed = false;    // under mutex
+    LogBytes pending;     // under mutex
+    bool closed = false;  // under mutex
   };
   bool grow(std::size_t bytes);
 
@@ -93,12 +98,15 @@ class LogWriter {
   LogWriter(const LogWriter&) = delete;
   LogWriter& operator=(const LogWriter&) = delete;
 
-  // Appends to a file, made readable by its owner alone; the same path gives the same sink. Null: `error` says why.
+  // Appends to a file, made readable by its owner alone; the same path gives the same sink. Null:
+  // `error` says why.
   std::shared_ptr<LogSink> file(const std::string& path, std::string& error);
   // Standard output or error; the descriptor stays its owner's.
   std::shared_ptr<LogSink> descriptor(int fd);
   void reopen();  // files, by their paths; soon, on the writer's thread
-  std::uint64_t dropped() const { return dropped_.load(std::memory_order_relaxed); }  // lines, since the start
+  std::uint64_t dropped() const {
+    return dropped_.load(std::memory_order_relaxed);
+  }  // lines, since the start
 
  private:
   friend class LogBuffer;
@@ -112,13 +120,13 @@ class LogWriter {
   void forget_finished();
 
   const int wake_fd_;
-  std::atomic<bool> waiting_{false};   // asleep until signalled
-  std::atomic<bool> napping_{false};   // asleep for a moment while lines gather
+  std::atomic<bool> waiting_{false};  // asleep until signalled
+  std::atomic<bool> napping_{false};  // asleep for a moment while lines gather
   std::atomic<bool> signalled_{false};
   std::atomic<bool> stop_{false};
   std::atomic<bool> reopen_{false};
   std::atomic<std::uint64_t> dropped_{0};
-  std::mutex mutex_;                                        // of the two lists
+  std::mutex mutex_;  // of the two lists
   std::vector<std::shared_ptr<LogBuffer::Shared>> buffers_;
   std::vector<std::shared_ptr<LogSink>> sinks_;
   std::thread thread_;

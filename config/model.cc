@@ -14,8 +14,8 @@ std::string ip_text(int family, const std::uint8_t* ip) {
 }
 
 bool mapped(const std::array<std::uint8_t, 16>& ip) {
-  return std::all_of(ip.begin(), ip.begin() + 10, [](std::uint8_t b) { return b == 0; }) && ip[10] == 0xff &&
-         ip[11] == 0xff;
+  return std::all_of(ip.begin(), ip.begin() + 10, [](std::uint8_t b) { return b == 0; }) &&
+         ip[10] == 0xff && ip[11] == 0xff;
 }
 
 }  // namespace
@@ -32,7 +32,8 @@ std::string Address::to_string() const {
 
 bool Cidr::contains(const std::array<std::uint8_t, 16>& address) const {
   const std::size_t whole = bits / 8;
-  if (!std::equal(ip.begin(), ip.begin() + static_cast<std::ptrdiff_t>(whole), address.begin())) return false;
+  if (!std::equal(ip.begin(), ip.begin() + static_cast<std::ptrdiff_t>(whole), address.begin()))
+    return false;
   const unsigned rest = bits % 8;
   if (rest == 0) return true;
   const unsigned mask = 0xffU << (8 - rest) & 0xffU;
@@ -40,7 +41,8 @@ bool Cidr::contains(const std::array<std::uint8_t, 16>& address) const {
 }
 
 std::string Cidr::to_string() const {
-  if (bits >= 96 && mapped(ip)) return ip_text(AF_INET, ip.data() + 12) + "/" + std::to_string(bits - 96);
+  if (bits >= 96 && mapped(ip))
+    return ip_text(AF_INET, ip.data() + 12) + "/" + std::to_string(bits - 96);
   return ip_text(AF_INET6, ip.data()) + "/" + std::to_string(bits);
 }
 

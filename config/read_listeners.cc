@@ -8,7 +8,8 @@ namespace {
 
 constexpr std::int64_t kMaxWeight = 1'000'000;
 constexpr int kRedirectStatuses[] = {301, 302, 303, 307, 308};
-constexpr EscapedSlashes kEscapedSlashes[] = {EscapedSlashes::kAuto, EscapedSlashes::kKeep, EscapedSlashes::kReject};
+constexpr EscapedSlashes kEscapedSlashes[] = {EscapedSlashes::kAuto, EscapedSlashes::kKeep,
+                                              EscapedSlashes::kReject};
 
 void read_protocols(const Value& value, Listener& listener) {
   if (value.is_map()) return value.wrong_type("a list of http1 and http2");
@@ -19,7 +20,8 @@ void read_protocols(const Value& value, Listener& listener) {
     if (word && *word == 0) listener.http1 = true;
     if (word && *word == 1) listener.http2 = true;
   }
-  if (value.is_list() && value.items() == 0) value.error("bad-value", "needs at least one of http1, http2");
+  if (value.is_list() && value.items() == 0)
+    value.error("bad-value", "needs at least one of http1, http2");
 }
 
 void read_limits(const Value& value, ListenerLimits& limits) {
@@ -55,7 +57,8 @@ void read_paths(const Value& value, Listener& listener) {
   const Map map(value, Section::kPaths);
   if (!map) return;
   map.get("merge_slashes", listener.merge_slashes);
-  if (const auto word = map.get_word("escaped_slashes")) listener.escaped_slashes = kEscapedSlashes[*word];
+  if (const auto word = map.get_word("escaped_slashes"))
+    listener.escaped_slashes = kEscapedSlashes[*word];
 }
 
 // What HTTP alone has: keys that a raw TCP listener takes in vain.
@@ -67,8 +70,10 @@ void warn_http_keys(const Map& map) {
     if (!value) continue;
     for (std::uint32_t i = 0; i < value->entries(); ++i) {
       const Value entry = value->entry(i);
-      const bool known = find_key(group == "limits" ? Section::kListenerLimits : Section::kListenerTimeouts, entry.name());
-      if (known && entry.name() != "connections" && entry.name() != "per_client" && entry.name() != "idle")
+      const bool known = find_key(
+          group == "limits" ? Section::kListenerLimits : Section::kListenerTimeouts, entry.name());
+      if (known && entry.name() != "connections" && entry.name() != "per_client" &&
+          entry.name() != "idle")
         entry.warn("no-effect", "has no effect on raw TCP");
     }
   }
@@ -76,7 +81,8 @@ void warn_http_keys(const Map& map) {
 
 void read_tcp(Draft& draft, const Value& at, const Map& map, Listener& listener) {
   for (const std::string_view name : {"redirect", "protocols"})
-    if (const auto value = map[name]) value->error_at_key("conflict", "stands beside `protocol: tcp`: that is of HTTP");
+    if (const auto value = map[name])
+      value->error_at_key("conflict", "stands beside `protocol: tcp`: that is of HTTP");
   if (const auto to = map["to"])
     listener.to = read_targets(draft, *to);
   else
@@ -89,17 +95,19 @@ void read_tcp(Draft& draft, const Value& at, const Map& map, Listener& listener)
 
 bool read_address(const Value& value, Address& address) {
   if (!value.parse(parse_address, address, "an address")) return false;
-  if (address.kind == Address::Kind::kUnix) address.path = relative_to(value.reading().source, address.path);
+  if (address.kind == Address::Kind::kUnix)
+    address.path = relative_to(value.reading().source, address.path);
   return true;
 }
 
 void add_listener(Draft& draft, const Value& at, Listener listener) {
   const bool fixed = listener.address.kind == Address::Kind::kUnix || listener.address.port != 0;
-  const auto same = std::find_if(draft.config.listeners.begin(), draft.config.listeners.end(), [&](const Listener& other) {
-    return other.address == listener.address;
-  });
+  const auto same =
+      std::find_if(draft.config.listeners.begin(), draft.config.listeners.end(),
+                   [&](const Listener& other) { return other.address == listener.address; });
   if (fixed && same != draft.config.listeners.end())
-    at.error_at_key("duplicate-address", "the listener '" + same->name + "' has this address already");
+    at.error_at_key("duplicate-address",
+                    "the listener '" + same->name + "' has this address already");
   if (draft.listeners.add(at, listener.name, draft.config.listeners.size(), draft.where(at)))
     draft.config.listeners.push_back(std::move(listener));
 }
@@ -130,7 +138,8 @@ void read_listener(Draft& draft, const Value& value) {
     listener.http1 = listener.http2 = false;
     read_tcp(draft, value, map, listener);
   } else {
-    if (const auto to = map["to"]) to->error_at_key("conflict", "needs `protocol: tcp` beside it: HTTP goes by `routes`");
+    if (const auto to = map["to"])
+      to->error_at_key("conflict", "needs `protocol: tcp` beside it: HTTP goes by `routes`");
     if (const auto redirect = map["redirect"]) listener.redirect = read_redirect(*redirect);
   }
   add_listener(draft, value, std::move(listener));
@@ -157,8 +166,7 @@ std::vector<Target> read_targets(Draft& draft, const Value& value) {
   const auto add = [&](const Value& at, std::string_view text, bool key, std::uint32_t weight) {
     Target target;
     if (Problem problem = parse_target(text, target)) {
-      if (key)
-        return at.error_at_key(problem.code, "'" + std::string(text) + "' " + problem.text);
+      if (key) return at.error_at_key(problem.code, "'" + std::string(text) + "' " + problem.text);
       return at.fail(problem);
     }
     const std::size_t* service = draft.services.want(at, target.service, key, draft.complete);
@@ -169,8 +177,10 @@ std::vector<Target> read_targets(Draft& draft, const Value& value) {
         for (const auto& subset : subsets) known.push_back(subset.first);
         const std::string_view near = nearest(target.subset, known);
         const std::string what = "the service '" + target.service + "' has no such subset";
-        const std::string suggestion = near.empty() ? std::string() : target.service + "@" + std::string(near);
-        key ? at.error_at_key("unknown-subset", what, suggestion) : at.error("unknown-subset", what, suggestion);
+        const std::string suggestion =
+            near.empty() ? std::string() : target.service + "@" + std::string(near);
+        key ? at.error_at_key("unknown-subset", what, suggestion)
+            : at.error("unknown-subset", what, suggestion);
       }
     }
     target.weight = weight;
@@ -178,7 +188,8 @@ std::vector<Target> read_targets(Draft& draft, const Value& value) {
     if (service != nullptr) out.push_back(std::move(target));
   };
   if (!value.is_map()) {
-    if (const auto text = value.text("a service, or a map of services and weights")) add(value, *text, false, 1);
+    if (const auto text = value.text("a service, or a map of services and weights"))
+      add(value, *text, false, 1);
     return out;
   }
   for (std::uint32_t i = 0; i < value.entries(); ++i) {
@@ -204,7 +215,8 @@ std::optional<Redirect> read_redirect(const Value& value) {
   if (const auto word = map.get_word("status")) redirect.status = kRedirectStatuses[*word];
   if (const auto word = map.get_word("scheme")) redirect.scheme = *word == 0 ? "http" : "https";
   if (const auto host = map["host"])
-    if (const auto text = host->text(); text && host->check(check_host, *text)) redirect.host = *text;
+    if (const auto text = host->text(); text && host->check(check_host, *text))
+      redirect.host = *text;
   std::int64_t port = 0;
   if (map.get_number("port", port)) redirect.port = static_cast<std::uint16_t>(port);
   if (const auto path = map["path"]) {
@@ -212,7 +224,8 @@ std::optional<Redirect> read_redirect(const Value& value) {
     if (path->parse(parse_template, found)) redirect.path = *path->text();
   }
   if (!map["scheme"] && !map["host"] && !map["port"] && !map["path"])
-    value.error_at_key("missing-key", "changes nothing: needs one of 'scheme', 'host', 'port', 'path'");
+    value.error_at_key("missing-key",
+                       "changes nothing: needs one of 'scheme', 'host', 'port', 'path'");
   return redirect;
 }
 

@@ -17,8 +17,8 @@ void read_when(const Value& value, Policy& policy) {
     Problem problem = parse_retry_on(*text, out);
     if (!problem) continue;
     if (problem.code == "bad-value" && problem.suggestion.empty()) {
-      constexpr std::string_view kKnown[] = {"connect-failure", "refused-stream", "reset",
-                                             "per-try-timeout", "5xx",            "gateway-error"};
+      constexpr std::string_view kKnown[] = {
+          "connect-failure", "refused-stream", "reset", "per-try-timeout", "5xx", "gateway-error"};
       problem.suggestion = nearest(*text, kKnown);
     }
     item.fail(problem);
@@ -53,8 +53,10 @@ void read_retry(const Value& value, Policy& policy) {
   map.leaf("backoff", policy.retry_backoff, parse_backoff);
   map.leaf("budget", policy.retry_budget, parse_percent);
   if (const auto methods = map.get_word("methods"))
-    policy.retry_methods = {*methods == 0 ? RetryMethods::kIdempotent : RetryMethods::kAll, map["methods"]->mark()};
-  if (std::uint64_t buffer = 0; map.get_size("buffer", buffer)) policy.retry_buffer = {buffer, map["buffer"]->mark()};
+    policy.retry_methods = {*methods == 0 ? RetryMethods::kIdempotent : RetryMethods::kAll,
+                            map["methods"]->mark()};
+  if (std::uint64_t buffer = 0; map.get_size("buffer", buffer))
+    policy.retry_buffer = {buffer, map["buffer"]->mark()};
 }
 
 bool check_template(const Value& value) {
@@ -75,7 +77,8 @@ void read_rewrite(const Value& value, Policy& policy) {
       policy.rewrite_host = {std::string(*text), host->mark()};
   const auto regexes = map["regex"];
   if (!regexes) return;
-  if (map["path"]) regexes->error_at_key("conflict", "stands beside `path`: one of them decides the path");
+  if (map["path"])
+    regexes->error_at_key("conflict", "stands beside `path`: one of them decides the path");
   if (!regexes->is_map()) return regexes->wrong_type("a map of regexes and replacements");
   RegexRewrites rewrites;
   for (std::uint32_t i = 0; i < regexes->entries(); ++i) {
@@ -105,7 +108,8 @@ void read_edits(const Value& value, HeaderEdits& edits) {
   std::vector<std::string> names;
   for (std::uint32_t i = 0; i < remove->items(); ++i) {
     const Value item = remove->item(i);
-    if (const auto name = item.text(); name && item.check(check_edited_field, *name)) names.emplace_back(*name);
+    if (const auto name = item.text(); name && item.check(check_edited_field, *name))
+      names.emplace_back(*name);
   }
   edits.remove = {std::move(names), remove->mark()};
 }
@@ -152,7 +156,8 @@ bool read_header_values(const Value& value, Fields& out) {
     const bool twice = std::any_of(out.begin(), out.end(), [&](const auto& field) {
       return lower(field.first) == lower(entry.name());
     });
-    if (twice) entry.error_at_key("duplicate-key", "the same header field twice: names are blind to case");
+    if (twice)
+      entry.error_at_key("duplicate-key", "the same header field twice: names are blind to case");
     out.emplace_back(entry.name(), Leaf<std::string>{std::string(*text), entry.mark()});
   }
   return true;
@@ -172,11 +177,13 @@ Policy read_policy(const Map& map) {
   }
   if (const auto value = map["body"]) {
     const Map body(*value, Section::kBody);
-    if (std::uint64_t max = 0; body && body.get_size("max", max)) policy.body_max = {max, body["max"]->mark()};
+    if (std::uint64_t max = 0; body && body.get_size("max", max))
+      policy.body_max = {max, body["max"]->mark()};
   }
   if (const auto value = map["upgrade"]) read_upgrade(*value, policy);
   if (const auto word = map.get_word("when_empty"))
-    policy.when_empty = {*word == 0 ? WhenEmpty::kSpill : WhenEmpty::kFail, map["when_empty"]->mark()};
+    policy.when_empty = {*word == 0 ? WhenEmpty::kSpill : WhenEmpty::kFail,
+                         map["when_empty"]->mark()};
   return policy;
 }
 
@@ -191,7 +198,8 @@ void read_policies(Draft& draft) {
         const Value entry = policies->entry(i);
         if (const Problem problem = check_name(entry.name()))
           entry.error_at_key(problem.code, "'" + std::string(entry.name()) + "' " + problem.text);
-        const bool fresh = draft.policies.add(entry, entry.name(), draft.policy_levels.size(), draft.where(entry));
+        const bool fresh =
+            draft.policies.add(entry, entry.name(), draft.policy_levels.size(), draft.where(entry));
         const Map map(entry, Section::kPolicy);
         Policy policy = map ? read_policy(map) : Policy{};
         if (fresh) draft.policy_levels.push_back(std::move(policy));

@@ -9,7 +9,8 @@ namespace {
 
 bool read_bound(const Value& value, Address& address) {
   if (!value.parse(parse_address, address, "an address")) return false;
-  if (address.kind == Address::Kind::kUnix) address.path = relative_to(value.reading().source, address.path);
+  if (address.kind == Address::Kind::kUnix)
+    address.path = relative_to(value.reading().source, address.path);
   return true;
 }
 
@@ -19,7 +20,9 @@ void read_workers(const Value& value, Config& config) {
   std::int64_t workers = 0;
   const Key& key = *find_key(Section::kTop, "workers");
   if (const Problem problem = parse_integer(*text, key.min, key.max, workers))
-    value.fail(problem.code == "wrong-type" ? Problem{"is neither auto nor a number", "wrong-type", {}} : problem);
+    value.fail(problem.code == "wrong-type"
+                   ? Problem{"is neither auto nor a number", "wrong-type", {}}
+                   : problem);
   else
     config.workers = static_cast<unsigned>(workers);
 }
@@ -27,7 +30,9 @@ void read_workers(const Value& value, Config& config) {
 void read_format(const Value& value, Telemetry& telemetry) {
   const auto text = value.text();
   if (!text) return;
-  telemetry.access_log = *text == "json" ? Telemetry::Log::kJson : *text == "text" ? Telemetry::Log::kText : Telemetry::Log::kFormat;
+  telemetry.access_log = *text == "json"   ? Telemetry::Log::kJson
+                         : *text == "text" ? Telemetry::Log::kText
+                                           : Telemetry::Log::kFormat;
   if (telemetry.access_log != Telemetry::Log::kFormat) return;
   telemetry.access_log_format = *text;
   std::vector<Piece> pieces;
@@ -35,16 +40,21 @@ void read_format(const Value& value, Telemetry& telemetry) {
     value.error("unknown-variable", value.shown() + ": " + problem);
     return;
   }
-  if (std::none_of(pieces.begin(), pieces.end(), [](const Piece& piece) { return piece.variable.has_value(); })) {
+  if (std::none_of(pieces.begin(), pieces.end(),
+                   [](const Piece& piece) { return piece.variable.has_value(); })) {
     constexpr std::string_view kKnown[] = {"json", "text"};
-    value.fail({"names no variable: write json, text, or a line with %{…}", "bad-value", std::string(nearest(*text, kKnown))});
+    value.fail({"names no variable: write json, text, or a line with %{…}", "bad-value",
+                std::string(nearest(*text, kKnown))});
   }
 }
 
 void read_access_log(const Value& value, Telemetry& telemetry) {
   if (!value.is_map()) {
     const auto word = value.word("json|text|false");
-    if (word) telemetry.access_log = *word == 0 ? Telemetry::Log::kJson : *word == 1 ? Telemetry::Log::kText : Telemetry::Log::kOff;
+    if (word)
+      telemetry.access_log = *word == 0   ? Telemetry::Log::kJson
+                             : *word == 1 ? Telemetry::Log::kText
+                                          : Telemetry::Log::kOff;
     return;
   }
   const Map map(value, Section::kAccessLog);
@@ -66,7 +76,8 @@ void read_metrics(const Value& value, Telemetry& telemetry) {
   if (!value.is_map()) return value.wrong_type("a map or false");
   const Map map(value, Section::kMetrics);
   if (!map) return;
-  if (const auto address = map["address"]) telemetry.metrics_written = read_bound(*address, telemetry.metrics_address);
+  if (const auto address = map["address"])
+    telemetry.metrics_written = read_bound(*address, telemetry.metrics_address);
   map.get_count("series_limit", telemetry.series_limit);
 }
 
@@ -81,7 +92,9 @@ void read_admin(const Value& value, Admin& admin) {
   if (!address || !read_bound(*address, admin.address)) return;
   admin.written = true;
   if (!is_loopback(admin.address))
-    address->fail({"is reachable from outside: the admin interface binds loopback or unix: only", "bad-value", {}});
+    address->fail({"is reachable from outside: the admin interface binds loopback or unix: only",
+                   "bad-value",
+                   {}});
 }
 
 void read_drain(const Value& value, Config& config) {
@@ -90,7 +103,8 @@ void read_drain(const Value& value, Config& config) {
   map.get("delay", config.drain_delay);
   map.get("deadline", config.drain_deadline);
   if (config.drain_deadline < config.drain_delay)
-    value.error_at_key("conflict", "`deadline` comes before `delay` is over: both run from the signal");
+    value.error_at_key("conflict",
+                       "`deadline` comes before `delay` is over: both run from the signal");
 }
 
 // Surfaces that were written may not share an address with each other or a listener.
@@ -101,9 +115,11 @@ void check_surfaces(Draft& draft) {
     const Address* address;
   };
   std::vector<Bound> bound;
-  for (const Listener& listener : config.listeners) bound.push_back({"listener '" + listener.name + "'", &listener.address});
+  for (const Listener& listener : config.listeners)
+    bound.push_back({"listener '" + listener.name + "'", &listener.address});
   const auto add = [&](std::string_view group, std::string_view name, const Address& address) {
-    const auto same = std::find_if(bound.begin(), bound.end(), [&](const Bound& other) { return *other.address == address; });
+    const auto same = std::find_if(bound.begin(), bound.end(),
+                                   [&](const Bound& other) { return *other.address == address; });
     if (same != bound.end() && (address.kind == Address::Kind::kUnix || address.port != 0))
       for (const Top& top : draft.tops) {
         const auto outer = top.map[group];
@@ -111,7 +127,8 @@ void check_surfaces(Draft& draft) {
         for (std::uint32_t i = 0; i < outer->entries(); ++i) {
           const Value entry = outer->entry(i);
           if (entry.name() == name || name.empty())
-            entry.error_at_key("duplicate-address", "the " + same->name + " has this address already");
+            entry.error_at_key("duplicate-address",
+                               "the " + same->name + " has this address already");
         }
       }
     bound.push_back({name.empty() ? "admin interface" : "metrics surface", &address});
@@ -125,8 +142,10 @@ void check_surfaces(Draft& draft) {
 
 void read_process(Draft& draft) {
   Config& config = draft.config;
-  config.telemetry.metrics_address = {.kind = Address::Kind::kAny, .v6 = false, .ip = {}, .port = 9900, .path = {}};
-  config.admin.address = {.kind = Address::Kind::kIp, .v6 = false, .ip = {127, 0, 0, 1}, .port = 9901, .path = {}};
+  config.telemetry.metrics_address = {
+      .kind = Address::Kind::kAny, .v6 = false, .ip = {}, .port = 9900, .path = {}};
+  config.admin.address = {
+      .kind = Address::Kind::kIp, .v6 = false, .ip = {127, 0, 0, 1}, .port = 9901, .path = {}};
   for (const Top& top : draft.tops) {
     if (const auto value = top.map["workers"]) read_workers(*value, config);
     if (const auto value = top.map["telemetry"]) {

@@ -51,12 +51,15 @@ std::optional<Respond> read_respond(const Value& value) {
     read_header_values(*headers, fields);
     for (auto& [name, leaf] : fields) respond.headers.emplace_back(name, std::move(leaf.value));
   }
-  if (const auto body = map["body"]; body && map.get_text("body", respond.body) && respond.body.size() > limits::kRespondBytes)
+  if (const auto body = map["body"];
+      body && map.get_text("body", respond.body) && respond.body.size() > limits::kRespondBytes)
     body->error("out-of-range", "the body is over 1 MiB");
   if (const auto file = map["file"]) {
-    if (map["body"]) file->error_at_key("conflict", "stands beside `body`: one of them is the body");
+    if (map["body"])
+      file->error_at_key("conflict", "stands beside `body`: one of them is the body");
     if (const auto name = file->text("a file")) {
-      const std::string problem = read_file(relative_to(value.reading().source, *name), limits::kRespondBytes, respond.body);
+      const std::string problem = read_file(relative_to(value.reading().source, *name),
+                                            limits::kRespondBytes, respond.body);
       if (problem.empty()) return warn_of_body(*file, std::move(respond));
       file->error("file", file->shown() + " " + problem);
     }
@@ -68,7 +71,11 @@ std::optional<Respond> read_respond(const Value& value) {
 class RouteReader {
  public:
   RouteReader(Draft& draft, const Shared& shared, Names& names, const Value& value)
-      : draft_(draft), shared_(shared), names_(names), value_(value), map_(value, Section::kRoute) {}
+      : draft_(draft),
+        shared_(shared),
+        names_(names),
+        value_(value),
+        map_(value, Section::kRoute) {}
 
   // False when it is no route at all.
   bool read(Route& route) {
@@ -108,15 +115,18 @@ class RouteReader {
       return;
     }
     if (value->is_map()) return value->wrong_type("a list of listeners");
-    if (value->items() == 0) value->error("bad-value", "an empty list: the route would stand nowhere");
+    if (value->items() == 0)
+      value->error("bad-value", "an empty list: the route would stand nowhere");
     for (std::uint32_t i = 0; i < value->items(); ++i) {
       const Value item = value->item(i);
       const auto name = item.text();
-      const std::size_t* index = name ? draft_.listeners.want(item, *name, false, draft_.complete) : nullptr;
+      const std::size_t* index =
+          name ? draft_.listeners.want(item, *name, false, draft_.complete) : nullptr;
       if (index == nullptr) continue;
       const Listener& listener = draft_.config.listeners[*index];
       if (listener.tcp || listener.redirect)
-        item.fail({listener.tcp ? "is a raw TCP listener: it takes no routes" : "answers everything with its redirect: it takes no routes",
+        item.fail({listener.tcp ? "is a raw TCP listener: it takes no routes"
+                                : "answers everything with its redirect: it takes no routes",
                    "conflict",
                    {}});
       else
@@ -133,7 +143,8 @@ class RouteReader {
       if (++actions == 1)
         first = name;
       else
-        value->error_at_key("conflict", "stands beside `" + std::string(first) + "`: a route does exactly one of to, redirect, respond");
+        value->error_at_key("conflict", "stands beside `" + std::string(first) +
+                                            "`: a route does exactly one of to, redirect, respond");
     }
     if (actions == 0 && !reserved_action())
       value_.error_at_key("missing-key", "needs one of 'to', 'redirect', 'respond'");
@@ -154,10 +165,13 @@ class RouteReader {
     for (const Target& target : route.to) {
       const Service& service = draft_.config.services[*draft_.services.find(target.service)];
       if (service.protocol == Protocol::kTcp)
-        to.error("conflict", "the service '" + service.name + "' speaks raw TCP: it is for listeners with `protocol: tcp`");
+        to.error("conflict", "the service '" + service.name +
+                                 "' speaks raw TCP: it is for listeners with `protocol: tcp`");
     }
-    const bool weighted = std::any_of(route.to.begin(), route.to.end(), [](const Target& t) { return t.weight != 0; });
-    if (!route.to.empty() && !weighted) to.warn("no-weight", "all weights are 0: every request is answered 500");
+    const bool weighted = std::any_of(route.to.begin(), route.to.end(),
+                                      [](const Target& t) { return t.weight != 0; });
+    if (!route.to.empty() && !weighted)
+      to.warn("no-weight", "all weights are 0: every request is answered 500");
     if (const auto value = map_["when_empty"]; value && route.to.size() == 1)
       value->warn("no-effect", "has no effect with a single target");
   }
@@ -165,13 +179,15 @@ class RouteReader {
   void warn_upstream_keys(std::string_view action) const {
     for (const std::string_view name : {"timeout", "retry", "rewrite", "upgrade", "when_empty"})
       if (const auto value = map_[name])
-        value->warn("no-effect", "has no effect beside `" + std::string(action) + "`: nothing goes upstream");
+        value->warn("no-effect",
+                    "has no effect beside `" + std::string(action) + "`: nothing goes upstream");
     const auto headers = map_["headers"];
     if (!headers || !headers->is_map()) return;
     for (std::uint32_t i = 0; i < headers->entries(); ++i) {
       const Value entry = headers->entry(i);
       if (entry.name() == "request")
-        entry.warn("no-effect", "has no effect beside `" + std::string(action) + "`: nothing goes upstream");
+        entry.warn("no-effect",
+                   "has no effect beside `" + std::string(action) + "`: nothing goes upstream");
     }
   }
 
@@ -182,7 +198,8 @@ class RouteReader {
       for (std::uint32_t i = 0; !use->is_map() && i < use->items(); ++i) {
         const Value item = use->item(i);
         const auto name = item.text();
-        const std::size_t* index = name ? draft_.policies.want(item, *name, false, draft_.complete) : nullptr;
+        const std::size_t* index =
+            name ? draft_.policies.want(item, *name, false, draft_.complete) : nullptr;
         if (index != nullptr) inherit(own, draft_.policy_levels[*index]);
       }
     }

@@ -6,7 +6,8 @@
 namespace outrider::config {
 namespace {
 
-constexpr Protocol kProtocols[] = {Protocol::kAuto, Protocol::kHttp1, Protocol::kHttp2, Protocol::kTcp};
+constexpr Protocol kProtocols[] = {Protocol::kAuto, Protocol::kHttp1, Protocol::kHttp2,
+                                   Protocol::kTcp};
 constexpr Balance kBalances[] = {Balance::kLeastRequest, Balance::kRoundRobin};
 
 bool read_labels(const Value& value, std::map<std::string, std::string>& out) {
@@ -31,15 +32,21 @@ void read_address(const Value& value, Endpoint& endpoint, Endpoints& all) {
   const auto text = value.text("an address");
   if (!text) return;
   EndpointScheme scheme = EndpointScheme::kNone;
-  if (const Problem problem = parse_endpoint(*text, endpoint.address, scheme)) return value.fail(problem);
+  if (const Problem problem = parse_endpoint(*text, endpoint.address, scheme))
+    return value.fail(problem);
   if (endpoint.address.kind == Address::Kind::kUnix)
     endpoint.address.path = relative_to(value.reading().source, endpoint.address.path);
   if (all.scheme && *all.scheme != scheme)
-    value.fail({"has another scheme than the endpoints before it: one service, one scheme", "conflict", {}});
+    value.fail({"has another scheme than the endpoints before it: one service, one scheme",
+                "conflict",
+                {}});
   all.scheme = scheme;
-  const bool twice = std::any_of(all.list.begin(), all.list.end(),
-                                 [&](const Endpoint& other) { return other.address == endpoint.address; });
-  if (twice) return value.warn("duplicate-endpoint", value.shown() + " stands in the list already; counted once");
+  const bool twice = std::any_of(all.list.begin(), all.list.end(), [&](const Endpoint& other) {
+    return other.address == endpoint.address;
+  });
+  if (twice)
+    return value.warn("duplicate-endpoint",
+                      value.shown() + " stands in the list already; counted once");
   all.list.push_back(std::move(endpoint));
 }
 
@@ -67,19 +74,23 @@ Endpoints read_endpoints(const Value& value) {
     const Value item = value.item(i);
     read_endpoint(item, all);
   }
-  if (value.is_list() && value.items() == 0) value.warn("no-endpoint", "the service has no endpoint: it answers 503");
+  if (value.is_list() && value.items() == 0)
+    value.warn("no-endpoint", "the service has no endpoint: it answers 503");
   return all;
 }
 
-// The prefix of the endpoints says the protocol where `protocol` does not, and may not contradict it.
-void apply_scheme(const Endpoints& endpoints, const std::optional<Value>& protocol, Service& service) {
+// The prefix of the endpoints says the protocol where `protocol` does not, and may not contradict
+// it.
+void apply_scheme(const Endpoints& endpoints, const std::optional<Value>& protocol,
+                  Service& service) {
   if (!endpoints.scheme || *endpoints.scheme == EndpointScheme::kNone) return;
   const bool h2c = *endpoints.scheme == EndpointScheme::kH2c;
-  const bool fits = !protocol || (h2c ? service.protocol == Protocol::kHttp2 || service.protocol == Protocol::kAuto
+  const bool fits = !protocol || (h2c ? service.protocol == Protocol::kHttp2 ||
+                                            service.protocol == Protocol::kAuto
                                       : service.protocol != Protocol::kTcp);
   if (!fits)
-    return protocol->error("conflict", protocol->shown() + " contradicts the " + (h2c ? "h2c://" : "http://") +
-                                           " of the endpoints");
+    return protocol->error("conflict", protocol->shown() + " contradicts the " +
+                                           (h2c ? "h2c://" : "http://") + " of the endpoints");
   if (h2c) service.protocol = Protocol::kHttp2;
 }
 
@@ -91,13 +102,15 @@ void read_subsets(const Value& value, Service& service) {
       entry.error_at_key(problem.code, "'" + std::string(entry.name()) + "' " + problem.text);
     std::map<std::string, std::string> labels;
     if (!read_labels(entry, labels)) continue;
-    const bool any = std::any_of(service.endpoints.begin(), service.endpoints.end(), [&](const Endpoint& endpoint) {
-      return std::all_of(labels.begin(), labels.end(), [&](const auto& label) {
-        const auto found = endpoint.labels.find(label.first);
-        return found != endpoint.labels.end() && found->second == label.second;
-      });
-    });
-    if (!any && !service.endpoints.empty()) entry.warn("empty-subset", "no endpoint carries these labels");
+    const bool any = std::any_of(
+        service.endpoints.begin(), service.endpoints.end(), [&](const Endpoint& endpoint) {
+          return std::all_of(labels.begin(), labels.end(), [&](const auto& label) {
+            const auto found = endpoint.labels.find(label.first);
+            return found != endpoint.labels.end() && found->second == label.second;
+          });
+        });
+    if (!any && !service.endpoints.empty())
+      entry.warn("empty-subset", "no endpoint carries these labels");
     service.subsets.emplace(entry.name(), std::move(labels));
   }
 }
@@ -131,7 +144,8 @@ void read_service(Draft& draft, const Value& value, Service service) {
   }
   if (const Problem problem = check_name(value.name()))
     value.error_at_key(problem.code, "'" + std::string(value.name()) + "' " + problem.text);
-  if (!draft.services.add(value, value.name(), draft.config.services.size(), draft.where(value))) return;
+  if (!draft.services.add(value, value.name(), draft.config.services.size(), draft.where(value)))
+    return;
   draft.config.services.push_back(std::move(service));
   draft.service_levels.push_back(std::move(policy));
 }

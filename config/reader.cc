@@ -20,7 +20,8 @@ std::string_view kind_of(const yaml::Node& node) {
 }
 
 bool name_char(char c, bool first) {
-  return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || (!first && c >= '0' && c <= '9');
+  return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' ||
+         (!first && c >= '0' && c <= '9');
 }
 
 // `${NAME}` and `${NAME:-default}` in `text`; `$${` is a literal `${`. What is wrong, or nothing.
@@ -37,17 +38,23 @@ Problem resolve(std::string_view text, std::string& out) {
       continue;
     }
     const std::size_t end = rest.find('}');
-    if (end == std::string_view::npos) return {"has a '${' without its '}'; '$${' is a literal one", "env-syntax", {}};
+    if (end == std::string_view::npos)
+      return {"has a '${' without its '}'; '$${' is a literal one", "env-syntax", {}};
     const std::string_view inside = rest.substr(2, end - 2);
     const std::size_t dash = inside.find(":-");
     const std::string name(inside.substr(0, dash));
     bool good = !name.empty();
     for (std::size_t k = 0; k < name.size(); ++k) good = good && name_char(name[k], k == 0);
-    if (!good) return {"has a '${' that begins no ${NAME} or ${NAME:-default}; '$${' is a literal one", "env-syntax", {}};
+    if (!good)
+      return {"has a '${' that begins no ${NAME} or ${NAME:-default}; '$${' is a literal one",
+              "env-syntax",
+              {}};
     const char* value = std::getenv(name.c_str());
     if (value == nullptr && dash == std::string_view::npos)
-      return {"needs the environment variable " + name + ", which is not set: set it, or write ${" + name + ":-default}",
-              "env-unset", {}};
+      return {"needs the environment variable " + name + ", which is not set: set it, or write ${" +
+                  name + ":-default}",
+              "env-unset",
+              {}};
     if (value != nullptr)
       out += value;
     else
@@ -82,27 +89,33 @@ std::string Value::shown() const {
 
 void Value::report(Place place, Severity severity, std::string_view code, std::string text,
                    std::string_view suggestion) const {
-  reading_->diagnostics.add({&reading_->source, place, severity, path(), std::move(text), std::string(code),
-                             std::string(suggestion)});
+  reading_->diagnostics.add({&reading_->source, place, severity, path(), std::move(text),
+                             std::string(code), std::string(suggestion)});
 }
 
 void Value::error(std::string_view code, std::string text, std::string_view suggestion) const {
   report(node_->place(), Severity::kError, code, std::move(text), suggestion);
 }
 
-void Value::error_at_key(std::string_view code, std::string text, std::string_view suggestion) const {
-  report(key_ != nullptr ? key_->place() : node_->place(), Severity::kError, code, std::move(text), suggestion);
+void Value::error_at_key(std::string_view code, std::string text,
+                         std::string_view suggestion) const {
+  report(key_ != nullptr ? key_->place() : node_->place(), Severity::kError, code, std::move(text),
+         suggestion);
 }
 
 void Value::warn(std::string_view code, std::string text) const {
-  report(key_ != nullptr ? key_->place() : node_->place(), Severity::kWarning, code, std::move(text), {});
+  report(key_ != nullptr ? key_->place() : node_->place(), Severity::kWarning, code,
+         std::move(text), {});
 }
 
-void Value::fail(const Problem& problem) const { error(problem.code, shown() + " " + problem.text, problem.suggestion); }
+void Value::fail(const Problem& problem) const {
+  error(problem.code, shown() + " " + problem.text, problem.suggestion);
+}
 
 void Value::wrong_type(std::string_view expected) const {
   if (is_null()) return;
-  error("wrong-type", "expected " + std::string(expected) + ", not " + std::string(kind_of(*node_)));
+  error("wrong-type",
+        "expected " + std::string(expected) + ", not " + std::string(kind_of(*node_)));
 }
 
 std::optional<std::string_view> Value::text(std::string_view expected) const {
@@ -178,7 +191,8 @@ bool Value::read_size(std::uint64_t& out, std::int64_t max) const {
   if (!scalar) return false;
   std::uint64_t size = 0;
   Problem problem = parse_size(*scalar, size);
-  if (!problem && size > static_cast<std::uint64_t>(max)) problem = {"is too large", "out-of-range", {}};
+  if (!problem && size > static_cast<std::uint64_t>(max))
+    problem = {"is too large", "out-of-range", {}};
   if (problem) {
     fail(problem);
     return false;
@@ -210,7 +224,8 @@ std::optional<std::size_t> Value::word(std::string_view words) const {
     if (!later) list += (list.empty() ? "" : ", ") + std::string(word);
     ++index;
   }
-  fail({known.size() > 1 ? "is none of " + list : "is not " + list, "bad-value", std::string(nearest(*scalar, known))});
+  fail({known.size() > 1 ? "is none of " + list : "is not " + list, "bad-value",
+        std::string(nearest(*scalar, known))});
   return std::nullopt;
 }
 
@@ -241,8 +256,10 @@ void Map::check_key(std::uint32_t entry) {
   const Key* key = find_key(section_, value.name());
   if (key == nullptr) {
     if (section_ == Section::kTop && value.name().starts_with("x-")) return;
-    if (value.name() == "<<" || value.name().empty() || value.is_null()) return;  // reported as a trap
-    const bool of_route = section_ == Section::kPolicy || section_ == Section::kService || section_ == Section::kDefaultService;
+    if (value.name() == "<<" || value.name().empty() || value.is_null())
+      return;  // reported as a trap
+    const bool of_route = section_ == Section::kPolicy || section_ == Section::kService ||
+                          section_ == Section::kDefaultService;
     if (of_route && find_key(Section::kRoute, value.name()) != nullptr)
       value.error_at_key("unknown-key", "unknown key: it stands on a route");
     else
@@ -255,7 +272,8 @@ void Map::check_key(std::uint32_t entry) {
 void Map::check_required() const {
   for (const Key& key : keys_of(section_)) {
     if (!key.required) continue;
-    if (!(*this)[key.name]) map_->error_at_key("missing-key", "needs the key '" + std::string(key.name) + "'");
+    if (!(*this)[key.name])
+      map_->error_at_key("missing-key", "needs the key '" + std::string(key.name) + "'");
   }
 }
 

@@ -1,6 +1,7 @@
-// Reads the positioned tree by the table of keys: a Value is one place in the tree and how it was reached, a Map is a map
-// whose keys have been checked. Nothing throws or stops: what is wrong is reported, the rest is read on.
-// A Value holds a pointer to its parent Value (for the path in messages), which must outlive it.
+// Reads the positioned tree by the table of keys: a Value is one place in the tree and how it was
+// reached, a Map is a map whose keys have been checked. Nothing throws or stops: what is wrong is
+// reported, the rest is read on. A Value holds a pointer to its parent Value (for the path in
+// messages), which must outlive it.
 #pragma once
 
 #include <deque>
@@ -36,12 +37,13 @@ class Value {
   bool is_scalar() const { return node_->kind == yaml::Kind::kScalar; }
   bool is_null() const { return node_->kind == yaml::Kind::kNull; }  // reported already
   Mark mark() const { return {reading_->source.index, node_->line, node_->column}; }
-  Mark key_mark() const;   // of the key it stands behind, else its own
+  Mark key_mark() const;  // of the key it stands behind, else its own
   std::string path() const;
   std::string shown() const;  // as written, references unresolved, quoted
 
   void error(std::string_view code, std::string text, std::string_view suggestion = {}) const;
-  void error_at_key(std::string_view code, std::string text, std::string_view suggestion = {}) const;
+  void error_at_key(std::string_view code, std::string text,
+                    std::string_view suggestion = {}) const;
   void warn(std::string_view code, std::string text) const;  // at its key
   void fail(const Problem& problem) const;                   // `'x' is not a port`
   void wrong_type(std::string_view expected) const;
@@ -63,7 +65,8 @@ class Value {
   // The index of the word, of those that are supported.
   std::optional<std::size_t> word(std::string_view words) const;
   template <class T>
-  bool parse(Problem (*grammar)(std::string_view, T&), T& out, std::string_view expected = "text") const {
+  bool parse(Problem (*grammar)(std::string_view, T&), T& out,
+             std::string_view expected = "text") const {
     const auto scalar = text(expected);
     if (!scalar) return false;
     const Problem problem = grammar(*scalar, out);
@@ -74,17 +77,19 @@ class Value {
 
  private:
   friend class Map;
-  void report(Place place, Severity severity, std::string_view code, std::string text, std::string_view suggestion) const;
+  void report(Place place, Severity severity, std::string_view code, std::string text,
+              std::string_view suggestion) const;
 
   Reading* reading_;
   const yaml::Node* node_;
   const yaml::Node* key_ = nullptr;
   const Value* parent_ = nullptr;
-  std::string_view name_;   // of an entry
+  std::string_view name_;    // of an entry
   std::int64_t index_ = -1;  // of an item
 };
 
-// A map read by one section of the table. Unknown, reserved and missing keys are reported by the constructor.
+// A map read by one section of the table. Unknown, reserved and missing keys are reported by the
+// constructor.
 class Map {
  public:
   Map(const Value& map, Section section);

@@ -1,5 +1,5 @@
-// JSON Schema of the native form, from the same table as the reader. Reserved keys are left out: an editor then marks them, as
-// the reader refuses them.
+// JSON Schema of the native form, from the same table as the reader. Reserved keys are left out: an
+// editor then marks them, as the reader refuses them.
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -11,16 +11,40 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::string_view kReference = R"(\$\{)";  // a value from the environment may stand wherever a scalar may
+constexpr std::string_view kReference =
+    R"(\$\{)";  // a value from the environment may stand wherever a scalar may
 constexpr std::string_view kDuration = R"(^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$)";
 constexpr std::string_view kSize = R"(^[0-9]+(B|KiB|MiB|GiB|KB|MB|GB)?$)";
 
 std::string section_name(Section section) {
-  constexpr std::string_view kNames[] = {
-      "none",           "top",            "listener", "paths",    "listener_limits", "listener_timeouts", "service", "endpoint",
-      "service_limits", "service_timeouts", "policy", "route",    "match",           "timeout",           "retry",   "redirect",
-      "respond",        "rewrite",        "headers",  "header_edits", "body",        "telemetry",         "access_log", "metrics",
-      "admin",          "drain",          "defaults", "default_service"};
+  constexpr std::string_view kNames[] = {"none",
+                                         "top",
+                                         "listener",
+                                         "paths",
+                                         "listener_limits",
+                                         "listener_timeouts",
+                                         "service",
+                                         "endpoint",
+                                         "service_limits",
+                                         "service_timeouts",
+                                         "policy",
+                                         "route",
+                                         "match",
+                                         "timeout",
+                                         "retry",
+                                         "redirect",
+                                         "respond",
+                                         "rewrite",
+                                         "headers",
+                                         "header_edits",
+                                         "body",
+                                         "telemetry",
+                                         "access_log",
+                                         "metrics",
+                                         "admin",
+                                         "drain",
+                                         "defaults",
+                                         "default_service"};
   static_assert(std::size(kNames) == kSections);
   return std::string(kNames[static_cast<std::size_t>(section)]);
 }
@@ -35,7 +59,9 @@ Json any_of(std::initializer_list<Json> choices) {
   for (const Json& choice : choices) out["anyOf"].push_back(choice);
   return out;
 }
-Json map_of(Json values) { return {{"type", "object"}, {"additionalProperties", std::move(values)}}; }
+Json map_of(Json values) {
+  return {{"type", "object"}, {"additionalProperties", std::move(values)}};
+}
 Json list_of(Json items) { return {{"type", "array"}, {"items", std::move(items)}}; }
 Json one_or_list(const Json& items) { return any_of({items, list_of(items)}); }
 Json boolean() { return any_of({{{"type", "boolean"}}, pattern("^(true|false)$")}); }
@@ -54,7 +80,8 @@ Json words_of(std::string_view words) {
     words.remove_prefix(std::min(words.size(), word.size() + 1));
     out["enum"].push_back(word);
     if (word == "false") out["enum"].push_back(false);
-    if (word.find_first_not_of("0123456789") == std::string::npos) out["enum"].push_back(std::stoi(word));
+    if (word.find_first_not_of("0123456789") == std::string::npos)
+      out["enum"].push_back(std::stoi(word));
   }
   return any_of({out, {{"type", "string"}, {"pattern", kReference}}});
 }
@@ -89,7 +116,8 @@ Json type_of(const Key& key) {
     case Type::kNamed: return map_of(ref(key.of));
     case Type::kRoutes: return list_of(ref(key.of));
     case Type::kEndpoints: return one_or_list(any_of({text(), ref(key.of)}));
-    case Type::kServices: return map_of(any_of({ref(key.of), one_or_list(any_of({text(), ref(Section::kEndpoint)}))}));
+    case Type::kServices:
+      return map_of(any_of({ref(key.of), one_or_list(any_of({text(), ref(Section::kEndpoint)}))}));
     case Type::kMatches: return one_or_list(any_of({text(), ref(key.of)}));
     case Type::kTargets: return any_of({text(), map_of(number(0, 1'000'000))});
     case Type::kTimeoutPolicy: return any_of({duration(), no(), ref(key.of)});

@@ -1,4 +1,5 @@
-// Wall-clock time as text, UTC. The date is worked out once a second and thread, so that a log line costs a copy.
+// Wall-clock time as text, UTC. The date is worked out once a second and thread, so that a log line
+// costs a copy.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,8 @@ struct CivilTime {
   unsigned month = 1, day = 1, hour = 0, minute = 0, second = 0;
 };
 
-// Proleptic Gregorian; eras of 400 years that begin in March make leap days the last day of their year.
+// Proleptic Gregorian; eras of 400 years that begin in March make leap days the last day of their
+// year.
 constexpr CivilTime civil_time(std::int64_t unix_seconds) {
   std::int64_t days = unix_seconds / 86400;
   std::int64_t rest = unix_seconds % 86400;
@@ -24,8 +26,10 @@ constexpr CivilTime civil_time(std::int64_t unix_seconds) {
   days += 719468;  // from 0000-03-01
   const std::int64_t era = (days >= 0 ? days : days - 146096) / 146097;
   const auto day_of_era = static_cast<unsigned>(days - era * 146097);
-  const unsigned year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-  const unsigned day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+  const unsigned year_of_era =
+      (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+  const unsigned day_of_year =
+      day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
   const unsigned march_month = (5 * day_of_year + 2) / 153;
   CivilTime civil;
   civil.day = day_of_year - (153 * march_month + 2) / 5 + 1;
@@ -39,7 +43,8 @@ constexpr CivilTime civil_time(std::int64_t unix_seconds) {
 
 inline constexpr std::size_t kTimestampBytes = 24;  // 2006-01-02T15:04:05.678Z
 
-// RFC 3339 with milliseconds into `out`, which has room for kTimestampBytes. Years outside 0000..9999 are clamped.
+// RFC 3339 with milliseconds into `out`, which has room for kTimestampBytes. Years outside
+// 0000..9999 are clamped.
 inline std::string_view format_timestamp(std::int64_t wall_ms, char* out) {
   constexpr std::int64_t kLowest = -62'167'219'200'000, kHighest = 253'402'300'799'999;
   wall_ms = wall_ms < kLowest ? kLowest : wall_ms > kHighest ? kHighest : wall_ms;

@@ -1,4 +1,5 @@
-// One table of names, read in both directions. Used while loading and while compiling snapshots, never per request.
+// One table of names, read in both directions. Used while loading and while compiling snapshots,
+// never per request.
 #include "config/variables.h"
 
 #include <algorithm>
@@ -8,9 +9,10 @@ namespace outrider::config {
 namespace {
 
 constexpr std::array<std::string_view, 28> kNames = {
-    "time",     "listener",  "client",      "client_id",   "method",     "host",     "path",       "protocol", "status", "reason",
-    "route",    "service",   "endpoint",    "attempts",    "bytes_in",   "bytes_out", "duration_ms", "upstream_ms", "request_id",
-    "trace_id", "user_agent", "tls",        "client.ip",   "client.id",  "header ",  "query ",     "cookie ",  "path."};
+    "time",     "listener",  "client",      "client_id",   "method",     "host",     "path",
+    "protocol", "status",    "reason",      "route",       "service",    "endpoint", "attempts",
+    "bytes_in", "bytes_out", "duration_ms", "upstream_ms", "request_id", "trace_id", "user_agent",
+    "tls",      "client.ip", "client.id",   "header ",     "query ",     "cookie ",  "path."};
 constexpr std::size_t kFields = static_cast<std::size_t>(VariableKind::kTls) + 1;
 constexpr std::size_t kAliases = kFields + 2;
 static_assert(kNames[kFields - 1] == "tls" && kNames[kAliases] == "header ");
@@ -19,7 +21,8 @@ constexpr std::string_view kMarks = "!#$%&'*+-.^_`|~";  // of tokens, RFC 9110 Â
 
 bool is_token(std::string_view name) {
   return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || kMarks.find(c) != std::string_view::npos;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           kMarks.find(c) != std::string_view::npos;
   });
 }
 
@@ -41,7 +44,9 @@ std::optional<Variable> variable_of(std::string_view inside) {
     if (!inside.starts_with(kNames[i])) continue;
     const auto kind = static_cast<VariableKind>(kFields + i - kAliases);
     const std::string_view argument = inside.substr(kNames[i].size());
-    const bool sound = kind == VariableKind::kHeader || kind == VariableKind::kCookie ? is_token(argument) : is_word(argument);
+    const bool sound = kind == VariableKind::kHeader || kind == VariableKind::kCookie
+                           ? is_token(argument)
+                           : is_word(argument);
     if (sound) return Variable{kind, argument};
   }
   return std::nullopt;
@@ -66,7 +71,8 @@ std::string split_text(std::string_view text, std::vector<Piece>& pieces) {
     at = from = end + 1;
   }
   if (from < text.size()) pieces.push_back({text.substr(from), std::nullopt});
-  std::erase_if(pieces, [](const Piece& piece) { return !piece.variable && piece.literal.empty(); });
+  std::erase_if(pieces,
+                [](const Piece& piece) { return !piece.variable && piece.literal.empty(); });
   return {};
 }
 

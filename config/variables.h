@@ -1,5 +1,5 @@
-// The words between `%{` and `}` in header values and log formats. The only list of them: the reader checks with it what
-// filters/template.h later expands.
+// The words between `%{` and `}` in header values and log formats. The only list of them: the
+// reader checks with it what filters/template.h later expands.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,28 @@ namespace outrider::config {
 
 enum class VariableKind : std::uint8_t {
   // Access log fields, in the order of the JSON line.
-  kTime, kListener, kClient, kClientId, kMethod, kHost, kPath, kProtocol, kStatus, kReason, kRoute, kService, kEndpoint, kAttempts,
-  kBytesIn, kBytesOut, kDuration, kUpstream, kRequestId, kTraceId, kUserAgent, kTls,
+  kTime,
+  kListener,
+  kClient,
+  kClientId,
+  kMethod,
+  kHost,
+  kPath,
+  kProtocol,
+  kStatus,
+  kReason,
+  kRoute,
+  kService,
+  kEndpoint,
+  kAttempts,
+  kBytesIn,
+  kBytesOut,
+  kDuration,
+  kUpstream,
+  kRequestId,
+  kTraceId,
+  kUserAgent,
+  kTls,
   // With an argument.
   kHeader,   // `header N`, of the request
   kQuery,    // `query N`, the first, undecoded
@@ -39,7 +59,8 @@ std::optional<Variable> variable_of(std::string_view inside);
 // Splits a text into pieces that view it; the error (`unknown variable 'x'`) or empty.
 std::string split_text(std::string_view text, std::vector<Piece>& pieces);
 
-// Every name without an argument, then the beginnings `header `, `query `, `cookie `, `path.`; for `did you mean`.
+// Every name without an argument, then the beginnings `header `, `query `, `cookie `, `path.`; for
+// `did you mean`.
 std::span<const std::string_view> variable_names();
 
 }  // namespace outrider::config

@@ -1,5 +1,6 @@
 // The one door to yaml-cpp: its events become our tree, its exceptions our diagnostics.
-// Order of defence: size and bytes (yaml_text.cc) before the parser sees them; depth, nodes and aliases while it runs.
+// Order of defence: size and bytes (yaml_text.cc) before the parser sees them; depth, nodes and
+// aliases while it runs.
 #include "config/yaml.h"
 
 #include <yaml-cpp/eventhandler.h>
@@ -21,8 +22,9 @@ namespace {
 
 struct Stop {};  // thrown through yaml-cpp once nothing sensible can follow
 
-// Hands the text over piece by piece, and ends it early when the scanner hoards tokens: a text that opens with `[` is
-// scanned to its end before the first event, which would cost a hundred bytes of memory for each byte of a bomb.
+// Hands the text over piece by piece, and ends it early when the scanner hoards tokens: a text that
+// opens with `[` is scanned to its end before the first event, which would cost a hundred bytes of
+// memory for each byte of a bomb.
 class Feed final : public std::streambuf {
  public:
   explicit Feed(std::string_view text) : text_(text) {}
@@ -41,7 +43,8 @@ class Feed final : public std::streambuf {
     }
     tripped_ = opened_ > 64 * limits::kConfigDepth || entries_ > limits::kConfigNodes;
     if (tripped_) return traits_type::eof();
-    char* start = const_cast<char*>(piece.data());  // std::streambuf's interface; nothing writes through it
+    char* start =
+        const_cast<char*>(piece.data());  // std::streambuf's interface; nothing writes through it
     setg(start, start, start + piece.size());
     text_.remove_prefix(piece.size());
     return traits_type::to_int_type(piece.front());
@@ -82,11 +85,11 @@ class Builder final : public YAML::EventHandler {
  private:
   struct Frame {
     Node node;
-    std::size_t start;     // of its children in pending_
-    std::size_t offset;    // in the text
+    std::size_t start;   // of its children in pending_
+    std::size_t offset;  // in the text
     std::size_t anchor;
-    std::size_t weight;    // nodes below, aliases expanded
-    std::size_t height;    // levels below
+    std::size_t weight;  // nodes below, aliases expanded
+    std::size_t height;  // levels below
   };
   struct Anchored {
     Node node;
@@ -106,8 +109,8 @@ class Builder final : public YAML::EventHandler {
   void count(std::size_t nodes, std::size_t offset);
   void check_indent(std::size_t offset);
   void check_tag(const std::string& tag, Kind kind, std::size_t offset);
-  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value style,
-            Kind kind);
+  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+            YAML::EmitterStyle::value style, Kind kind);
   void close();
   void add(const Node& node, std::size_t anchor, std::size_t weight, std::size_t height);
   std::string_view keep(std::size_t offset, bool quoted, const std::string& value);
@@ -132,8 +135,7 @@ bool Builder::run() {
   std::istream in(&feed_);
   try {
     YAML::Parser parser(in);
-    while (parser.HandleNextDocument(*this)) {
-    }
+    while (parser.HandleNextDocument(*this)) {}
   } catch (const Stop&) {
     complete_ = false;
   } catch (const YAML::Exception& error) {
@@ -141,9 +143,14 @@ bool Builder::run() {
     complete_ = false;
   }
   if (feed_.tripped()) {
-    diagnostics_.add({&source_, {}, Severity::kError, {},
-                      "nesting over 64 levels or over 500000 values, before the first of them could be read",
-                      "yaml-too-many-nodes", {}});
+    diagnostics_.add(
+        {&source_,
+         {},
+         Severity::kError,
+         {},
+         "nesting over 64 levels or over 500000 values, before the first of them could be read",
+         "yaml-too-many-nodes",
+         {}});
     return false;
   }
   return complete_;
@@ -178,7 +185,8 @@ void Builder::count(std::size_t nodes, std::size_t offset) {
   nodes_ += nodes;
   if (nodes_ > limits::kConfigNodes)
     stop(offset, "yaml-too-many-nodes",
-         "over " + std::to_string(limits::kConfigNodes) + " values, aliases expanded: split the file, use fewer aliases");
+         "over " + std::to_string(limits::kConfigNodes) +
+             " values, aliases expanded: split the file, use fewer aliases");
 }
 
 // A tab looks like any indentation in an editor and is none in YAML.
@@ -191,7 +199,9 @@ void Builder::check_indent(std::size_t offset) {
 void Builder::check_tag(const std::string& tag, Kind kind, std::size_t offset) {
   if (tag.empty() || tag == "?" || tag == "!") return;
   constexpr std::string_view kCore = "tag:yaml.org,2002:";
-  const std::string_view name = kind == Kind::kMap ? "map" : kind == Kind::kSequence ? "seq" : "str";
+  const std::string_view name = kind == Kind::kMap        ? "map"
+                                : kind == Kind::kSequence ? "seq"
+                                                          : "str";
   if (tag.starts_with(kCore) && std::string_view(tag).substr(kCore.size()) == name) return;
   const std::string_view word = word_at(source_.text, offset);
   std::string text = "'";
@@ -221,33 +231,41 @@ void Builder::OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) {
   Node node;
   node.flow = in_flow();
   const bool written = is_null_word(word_at(source_.text, offset));
-  const Place place = source_.place(frames_.empty() ? start_ : written ? offset : empty_value(source_.text, offset));
+  const Place place = source_.place(frames_.empty() ? start_
+                                    : written       ? offset
+                                                    : empty_value(source_.text, offset));
   node.line = place.line;
   node.column = place.column;
   if (at_key()) {
-    document_.traps.push_back(item(place, "yaml-null", "a key may not be null: quote it if it is text"));
+    document_.traps.push_back(
+        item(place, "yaml-null", "a key may not be null: quote it if it is text"));
     node.kind = Kind::kScalar;
   } else if (!frames_.empty()) {
     const bool keyed = frames_.back().node.kind == Kind::kMap;
     const bool colon = !keyed || colon_follows(source_.text, last_.end);
     if (written) {
-      document_.traps.push_back(item(place, "yaml-null", "null is no value here: leave the key out, or quote text"));
+      document_.traps.push_back(
+          item(place, "yaml-null", "null is no value here: leave the key out, or quote text"));
     } else if (!colon) {
       const Node& key = pending_.back();
-      const bool braced = source_.text[frames_.back().offset + 1] == key.text.front() && source_.text[last_.end] == '}';
+      const bool braced = source_.text[frames_.back().offset + 1] == key.text.front() &&
+                          source_.text[last_.end] == '}';
       std::string text(braced ? "'{" : "'");
       text += key.text;
       text += braced ? "}' must be quoted: text that begins with '{' is read as a map"
-                     : "' has no value: inside { } a comma begins the next key, so quote a value that holds one";
+                     : "' has no value: inside { } a comma begins the next key, so quote a value "
+                       "that holds one";
       node.line = key.line;
       node.column = key.column;
-      document_.traps.push_back(item(key.place(), braced ? "yaml-flow" : "yaml-comma", std::move(text)));
+      document_.traps.push_back(
+          item(key.place(), braced ? "yaml-flow" : "yaml-comma", std::move(text)));
     } else {
       const Place at = keyed ? pending_.back().place() : place;
       node.line = at.line;
       node.column = at.column;
       document_.traps.push_back(
-          item(at, "yaml-null", keyed ? "the key has no value: write one, or leave the key out" : "an empty item"));
+          item(at, "yaml-null",
+               keyed ? "the key has no value: write one, or leave the key out" : "an empty item"));
     }
   }
   add(node, anchor, 1, 0);
@@ -256,11 +274,12 @@ void Builder::OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) {
 void Builder::OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) {
   const auto offset = static_cast<std::size_t>(mark.pos);
   const Anchored& target = anchors_[anchor - 1];
-  if (target.open)
-    stop(offset, "yaml-alias-cycle", "the alias stands inside the value it repeats");
-  if (at_key()) stop(offset, "yaml-alias", "an alias cannot be a key: quote a key that begins with '*'");
+  if (target.open) stop(offset, "yaml-alias-cycle", "the alias stands inside the value it repeats");
+  if (at_key())
+    stop(offset, "yaml-alias", "an alias cannot be a key: quote a key that begins with '*'");
   if (frames_.size() + target.height > limits::kConfigDepth)
-    stop(offset, "yaml-too-deep", "nesting over " + std::to_string(limits::kConfigDepth) + " levels");
+    stop(offset, "yaml-too-deep",
+         "nesting over " + std::to_string(limits::kConfigDepth) + " levels");
   Node node = target.node;
   node.flow = node.flow || in_flow();
   add(node, 0, target.weight, target.height);
@@ -270,7 +289,8 @@ void Builder::OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) {
 std::string_view Builder::keep(std::size_t offset, bool quoted, const std::string& value) {
   const std::string_view source = source_.text;
   const std::size_t from = offset + (quoted ? 1 : 0);
-  if (from <= source.size() && source.substr(from, value.size()) == value) return source.substr(from, value.size());
+  if (from <= source.size() && source.substr(from, value.size()) == value)
+    return source.substr(from, value.size());
   return tree_.texts_.emplace_back(value);
 }
 
@@ -290,13 +310,16 @@ void Builder::OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anc
   node.reference = !key && node.text.find("${") != std::string_view::npos;
   const std::size_t begin = node.quoted ? skip_properties(source_.text, offset) : offset;
   const std::size_t closed = quote_end(source_.text, begin);
-  if (node.quoted && closed == std::string_view::npos) stop(begin, kSyntaxCode, "this quote is never closed");
+  if (node.quoted && closed == std::string_view::npos)
+    stop(begin, kSyntaxCode, "this quote is never closed");
   last_ = {begin, node.quoted && closed > begin ? closed : begin + value.size()};
   if (key && node.text.find("${") != std::string_view::npos)
-    document_.traps.push_back(item(node.place(), "env-in-key", "'" + value + "': ${…} stands in values, not in keys"));
+    document_.traps.push_back(
+        item(node.place(), "env-in-key", "'" + value + "': ${…} stands in values, not in keys"));
   if (key && !node.quoted && value == "<<")
     document_.traps.push_back(
-        item(node.place(), "yaml-merge-key", "merge keys are not read: share settings with `policies` and `use`"));
+        item(node.place(), "yaml-merge-key",
+             "merge keys are not read: share settings with `policies` and `use`"));
   add(node, anchor, 1, 0);
 }
 
@@ -307,9 +330,12 @@ void Builder::open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_
   if (!flow) check_indent(offset);
   check_tag(tag, kind, offset);
   if (at_key())
-    stop(offset, "yaml-key", "a key must be text: quote one that begins with '{' or '[', or close the bracket before it");
+    stop(offset, "yaml-key",
+         "a key must be text: quote one that begins with '{' or '[', or close the bracket before "
+         "it");
   if (frames_.size() >= limits::kConfigDepth)
-    stop(offset, "yaml-too-deep", "nesting over " + std::to_string(limits::kConfigDepth) + " levels");
+    stop(offset, "yaml-too-deep",
+         "nesting over " + std::to_string(limits::kConfigDepth) + " levels");
   Frame frame{{}, pending_.size(), offset, anchor, 1, 0};
   frame.node.kind = kind;
   frame.node.flow = flow;
@@ -327,7 +353,8 @@ void Builder::close() {
   frames_.pop_back();
   const std::size_t children = pending_.size() - frame.start;
   frame.node.first = static_cast<std::uint32_t>(tree_.nodes_.size());
-  frame.node.count = static_cast<std::uint32_t>(frame.node.kind == Kind::kMap ? children / 2 : children);
+  frame.node.count =
+      static_cast<std::uint32_t>(frame.node.kind == Kind::kMap ? children / 2 : children);
   const auto from = pending_.begin() + static_cast<std::ptrdiff_t>(frame.start);
   tree_.nodes_.insert(tree_.nodes_.end(), from, pending_.end());
   pending_.resize(frame.start);
@@ -352,12 +379,15 @@ void Builder::add(const Node& node, std::size_t anchor, std::size_t weight, std:
 // The later of two goes, so that nothing further is said of it.
 void Builder::drop_duplicates(const Frame& frame) {
   const std::size_t entries = (pending_.size() - frame.start) / 2;
-  const auto key = [&](std::size_t entry) -> const Node& { return pending_[frame.start + 2 * entry]; };
+  const auto key = [&](std::size_t entry) -> const Node& {
+    return pending_[frame.start + 2 * entry];
+  };
   std::vector<std::size_t> dropped;
   const auto check = [&](std::size_t first, std::size_t second) {
     std::string text = "duplicate key '";
     text += key(second).text;
-    text += "', first at " + source_.name + ":" + std::to_string(key(first).line) + ":" + std::to_string(key(first).column);
+    text += "', first at " + source_.name + ":" + std::to_string(key(first).line) + ":" +
+            std::to_string(key(first).column);
     Diagnostics::Item found = item(key(second).place(), "duplicate-key", std::move(text));
     if (!found.path.empty()) found.path += '.';
     found.path += key(second).text;
@@ -374,7 +404,8 @@ void Builder::drop_duplicates(const Frame& frame) {
   } else {
     std::vector<std::size_t> order(entries);
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return key(a).text < key(b).text; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return key(a).text < key(b).text; });
     for (std::size_t i = 1, first = 0; i < entries; ++i) {
       if (key(order[i]).text == key(order[first]).text)
         check(order[first], order[i]);
@@ -399,15 +430,22 @@ void Builder::drop_duplicates(const Frame& frame) {
 }
 
 void Builder::syntax(const YAML::Exception& error) {
-  const auto offset = error.mark.is_null() ? source_.text.size() : static_cast<std::size_t>(error.mark.pos);
+  const auto offset =
+      error.mark.is_null() ? source_.text.size() : static_cast<std::size_t>(error.mark.pos);
   std::size_t open = std::string_view::npos;
   if (in_flow())
     for (const Frame& frame : frames_)
-      if (source_.text[frame.offset] == '{' || source_.text[frame.offset] == '[') open = frame.offset;
+      if (source_.text[frame.offset] == '{' || source_.text[frame.offset] == '[')
+        open = frame.offset;
   TextError found = explain_syntax(source_.text, offset, error.msg, last_, open);
   // No path: the scanner reads ahead, so the open frames need not be where it failed.
-  diagnostics_.add({&source_, source_.place(found.offset), Severity::kError, {}, std::move(found.text),
-                    std::move(found.code), {}});
+  diagnostics_.add({&source_,
+                    source_.place(found.offset),
+                    Severity::kError,
+                    {},
+                    std::move(found.text),
+                    std::move(found.code),
+                    {}});
 }
 
 const Node* Tree::find(const Node& map, std::string_view key) const {
@@ -419,7 +457,8 @@ const Node* Tree::find(const Node& map, std::string_view key) const {
 
 bool parse(Source& source, Diagnostics& diagnostics, Tree& tree) {
   if (const auto found = check_bytes(source.text)) {
-    diagnostics.add({&source, source.place(found->offset), Severity::kError, {}, found->text, found->code, {}});
+    diagnostics.add(
+        {&source, source.place(found->offset), Severity::kError, {}, found->text, found->code, {}});
     return false;
   }
   if (source.text.starts_with("\xEF\xBB\xBF")) source.text.erase(0, 3);

@@ -12,7 +12,8 @@ namespace {
 bool blank(char c) { return c == ' ' || c == '\t'; }
 bool line_end(char c) { return c == '\n' || c == '\r'; }
 
-// Length of the UTF-8 sequence at `at`, 0 when it is none (overlong, surrogate, beyond U+10FFFF, cut).
+// Length of the UTF-8 sequence at `at`, 0 when it is none (overlong, surrogate, beyond U+10FFFF,
+// cut).
 std::size_t utf8(std::string_view text, std::size_t at) {
   const auto byte = [&](std::size_t i) -> unsigned {
     return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0U;
@@ -23,10 +24,13 @@ std::size_t utf8(std::string_view text, std::size_t at) {
   if (lead < 0xC2 || lead > 0xF4) return 0;
   if (lead < 0xE0) return tail(1) ? 2 : 0;
   if (lead < 0xF0) {
-    if (!tail(1) || !tail(2) || (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) >= 0xA0)) return 0;
+    if (!tail(1) || !tail(2) || (lead == 0xE0 && byte(1) < 0xA0) ||
+        (lead == 0xED && byte(1) >= 0xA0))
+      return 0;
     return 3;
   }
-  if (!tail(1) || !tail(2) || !tail(3) || (lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) >= 0x90))
+  if (!tail(1) || !tail(2) || !tail(3) || (lead == 0xF0 && byte(1) < 0x90) ||
+      (lead == 0xF4 && byte(1) >= 0x90))
     return 0;
   return 4;
 }
@@ -50,26 +54,37 @@ std::size_t bracket_start(std::string_view text, std::size_t close) {
 
 std::string quote(std::string_view word) { return "'" + std::string(word.substr(0, 80)) + "'"; }
 
-bool has(std::string_view message, std::string_view part) { return message.find(part) != std::string_view::npos; }
+bool has(std::string_view message, std::string_view part) {
+  return message.find(part) != std::string_view::npos;
+}
 
 // Inside { } and [ ] unquoted text ends at any of `{ } [ ] , ?`.
-std::optional<TextError> flow_trap(std::string_view text, std::size_t offset, std::string_view message) {
+std::optional<TextError> flow_trap(std::string_view text, std::size_t offset,
+                                   std::string_view message) {
   const char here = offset < text.size() ? text[offset] : '\0';
   const char before = offset > 0 ? text[offset - 1] : '\0';
   const auto trap = [&](std::size_t start) {
     return TextError{start, "yaml-flow",
-                     quote(word_at(text, start)) + " must be quoted: inside { } and [ ] unquoted text ends at '" +
-                         (here == '?' ? "?" : here == '[' ? "[" : "{") + "'"};
+                     quote(word_at(text, start)) +
+                         " must be quoted: inside { } and [ ] unquoted text ends at '" +
+                         (here == '?'   ? "?"
+                          : here == '[' ? "["
+                                        : "{") +
+                         "'"};
   };
-  if (here == '?' && (has(message, "unknown token") || has(message, "flow"))) return trap(word_start(text, offset));
-  const bool glued = before != '\0' && std::string_view(" \t\r\n,[{:").find(before) == std::string_view::npos;
-  if ((here == '{' || here == '[') && glued && before != '"' && before != '\'' && before != '}' && before != ']')
+  if (here == '?' && (has(message, "unknown token") || has(message, "flow")))
+    return trap(word_start(text, offset));
+  const bool glued =
+      before != '\0' && std::string_view(" \t\r\n,[{:").find(before) == std::string_view::npos;
+  if ((here == '{' || here == '[') && glued && before != '"' && before != '\'' && before != '}' &&
+      before != ']')
     return trap(word_start(text, offset));
   if ((before == '}' || before == ']') && here != '\0' && !blank(here) && !line_end(here)) {
     const std::size_t start = bracket_start(text, offset - 1);
     return TextError{start, "yaml-flow",
                      quote(word_at(text, start)) + " must be quoted: text that begins with '" +
-                         (before == '}' ? "{" : "[") + "' is read as a " + (before == '}' ? "map" : "list")};
+                         (before == '}' ? "{" : "[") + "' is read as a " +
+                         (before == '}' ? "map" : "list")};
   }
   return std::nullopt;
 }
@@ -160,39 +175,50 @@ std::size_t quote_end(std::string_view text, std::size_t offset) {
 namespace {
 
 // What unquoted text cannot begin with, or nothing.
-std::optional<TextError> start_trap(std::string_view text, std::size_t offset, std::string_view message) {
+std::optional<TextError> start_trap(std::string_view text, std::size_t offset,
+                                    std::string_view message) {
   const auto error = [&](std::size_t at, std::string_view code, std::string_view what) {
     std::string_view word = word_at(text, at);
     if (word.empty()) word = text.substr(at, 1);
     return TextError{at, std::string(code), quote(word) + " must be quoted: " + std::string(what)};
   };
-  const auto sign = [&](char c) { return offset > 0 && offset < text.size() && text[offset] != c && text[offset - 1] == c; };
+  const auto sign = [&](char c) {
+    return offset > 0 && offset < text.size() && text[offset] != c && text[offset - 1] == c;
+  };
   if (has(message, "anchor is not defined") || has(message, "alias"))
-    return error(sign('*') ? offset - 1 : offset, "yaml-alias", "unquoted text that begins with '*' is a YAML alias");
+    return error(sign('*') ? offset - 1 : offset, "yaml-alias",
+                 "unquoted text that begins with '*' is a YAML alias");
   if (has(message, "anchor"))
-    return error(sign('&') ? offset - 1 : offset, "yaml-alias", "unquoted text that begins with '&' is a YAML anchor");
+    return error(sign('&') ? offset - 1 : offset, "yaml-alias",
+                 "unquoted text that begins with '&' is a YAML anchor");
   const char here = offset < text.size() ? text[offset] : '\0';
   if (has(message, "unknown token") && (here == '%' || here == '@' || here == '`'))
-    return error(offset, "yaml-quote", std::string("unquoted text cannot begin with '") + here + "'");
+    return error(offset, "yaml-quote",
+                 std::string("unquoted text cannot begin with '") + here + "'");
   return std::nullopt;
 }
 
 // A value that ended and text that goes on.
 std::optional<TextError> tail_trap(std::string_view text, std::size_t offset, Scalar last) {
-  const bool quoted = last.end > last.begin && last.end <= text.size() && (text[last.end - 1] == '"' || text[last.end - 1] == '\'');
-  const std::string_view between = text.substr(std::min(last.end, offset), offset - std::min(last.end, offset));
+  const bool quoted = last.end > last.begin && last.end <= text.size() &&
+                      (text[last.end - 1] == '"' || text[last.end - 1] == '\'');
+  const std::string_view between =
+      text.substr(std::min(last.end, offset), offset - std::min(last.end, offset));
   if (between.find_first_not_of(" \t") != std::string_view::npos) return std::nullopt;
   if (quoted && text.substr(last.begin, last.end - last.begin).find('\n') != std::string_view::npos)
     return TextError{last.begin, std::string(kSyntaxCode),
-                     "this quote is closed on a later line, and text goes on behind it: is the closing quote missing?"};
-  if (quoted) return TextError{offset, std::string(kSyntaxCode), "text behind the closing quote: quote all of the value"};
+                     "this quote is closed on a later line, and text goes on behind it: is the "
+                     "closing quote missing?"};
+  if (quoted)
+    return TextError{offset, std::string(kSyntaxCode),
+                     "text behind the closing quote: quote all of the value"};
   return std::nullopt;
 }
 
 }  // namespace
 
-TextError explain_syntax(std::string_view text, std::size_t offset, std::string_view message, Scalar last,
-                         std::size_t open) {
+TextError explain_syntax(std::string_view text, std::size_t offset, std::string_view message,
+                         Scalar last, std::size_t open) {
   offset = std::min(offset, text.size());
   const bool flow = open != std::string_view::npos;
   const auto error = [](std::size_t at, std::string_view code, std::string what) {
@@ -207,20 +233,22 @@ TextError explain_syntax(std::string_view text, std::size_t offset, std::string_
   if (auto trap = flow_trap(text, offset, message)) return *trap;
   if (has(message, "EOF in scalar")) {
     const std::size_t quote_at = text.find_first_of("\"'", std::min(last.end, text.size()));
-    return error(quote_at != std::string_view::npos ? quote_at : offset, kSyntaxCode, "this quote is never closed");
+    return error(quote_at != std::string_view::npos ? quote_at : offset, kSyntaxCode,
+                 "this quote is never closed");
   }
   if (auto trap = tail_trap(text, offset, last)) return *trap;
   if (has(message, "map value"))
     return error(offset, kSyntaxCode,
-                 "unexpected ':': a key at the wrong indentation, or unquoted text with ': ' in it (quote it)");
+                 "unexpected ':': a key at the wrong indentation, or unquoted text with ': ' in it "
+                 "(quote it)");
   if (has(message, "block scalar") || has(message, "zero indentation"))
     return error(offset, "yaml-quote", "unquoted text cannot begin with '|' or '>': quote it");
   if (flow && offset >= text.size())
     return error(open, kSyntaxCode, std::string("this '") + text[open] + "' is never closed");
   if (flow)
     return error(offset, kSyntaxCode,
-                 std::string("expected ',' or '") + (text[open] == '{' ? "}" : "]") + "' of the '" + text[open] +
-                     "' opened before");
+                 std::string("expected ',' or '") + (text[open] == '{' ? "}" : "]") + "' of the '" +
+                     text[open] + "' opened before");
   if (has(message, "end of map not found") || has(message, "end of sequence not found"))
     return error(offset, kSyntaxCode, "the indentation fits no key or item above");
   return error(offset, kSyntaxCode, "not valid YAML: " + std::string(message));

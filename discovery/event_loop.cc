@@ -22,7 +22,9 @@ EventLoop::EventLoop() {
   uv_timer_init(&loop_, &tick_);
   uv_prepare_init(&loop_, &prepare_);
   uv_check_init(&loop_, &check_);
-  uv_async_init(&loop_, &async_, [](uv_async_t* handle) { static_cast<EventLoop*>(handle->loop->data)->run_posts(); });
+  uv_async_init(&loop_, &async_, [](uv_async_t* handle) {
+    static_cast<EventLoop*>(handle->loop->data)->run_posts();
+  });
   uv_prepare_start(&prepare_, [](uv_prepare_t* handle) {
     auto* self = static_cast<EventLoop*>(handle->loop->data);
     self->end_turn();
@@ -33,7 +35,8 @@ EventLoop::EventLoop() {
     }
     self->now_ns_ = 0;
   });
-  uv_check_start(&check_, [](uv_check_t* handle) { static_cast<EventLoop*>(handle->loop->data)->end_turn(); });
+  uv_check_start(
+      &check_, [](uv_check_t* handle) { static_cast<EventLoop*>(handle->loop->data)->end_turn(); });
   uv_unref(reinterpret_cast<uv_handle_t*>(&prepare_));
   uv_unref(reinterpret_cast<uv_handle_t*>(&check_));
   began_ms_ = uv_now(&loop_);
@@ -43,8 +46,9 @@ EventLoop::EventLoop() {
 EventLoop::~EventLoop() {
   run_posts();
   end_turn();
-  for (auto* handle : {reinterpret_cast<uv_handle_t*>(&tick_), reinterpret_cast<uv_handle_t*>(&prepare_),
-                       reinterpret_cast<uv_handle_t*>(&check_), reinterpret_cast<uv_handle_t*>(&async_)})
+  for (auto* handle :
+       {reinterpret_cast<uv_handle_t*>(&tick_), reinterpret_cast<uv_handle_t*>(&prepare_),
+        reinterpret_cast<uv_handle_t*>(&check_), reinterpret_cast<uv_handle_t*>(&async_)})
     uv_close(handle, nullptr);
   turn_end_ = nullptr;
   uv_run(&loop_, UV_RUN_DEFAULT);
@@ -83,8 +87,7 @@ void EventLoop::run_posts() {
 
 void EventLoop::end_turn() {
   do {
-    while (turn_end_ != nullptr && turn_end_(turn_end_owner_)) {
-    }
+    while (turn_end_ != nullptr && turn_end_(turn_end_owner_)) {}
     // Destructors may defer more, and may want a flush.
     std::vector<Deferred> gone;
     gone.swap(deferred_);
@@ -93,13 +96,16 @@ void EventLoop::end_turn() {
 }
 
 void EventLoop::arm(Timer& timer) {
-  if (armed_for_ == 0) wheel_tick_ = std::max(wheel_tick_, tick_now());  // an empty wheel's hand may be far behind
+  if (armed_for_ == 0)
+    wheel_tick_ = std::max(wheel_tick_, tick_now());  // an empty wheel's hand may be far behind
   // A slot is visited at its own tick; what is due further round stays and is looked at each time.
   timer.slot_tick_ = timer.deadline_ <= wheel_tick_ ? wheel_tick_ + 1 : timer.deadline_;
   const std::size_t slot = timer.slot_tick_ % kSlots;
   if (timer.slot_tick_ - wheel_tick_ > kSlots) {
     // First time its slot comes up.
-    timer.slot_tick_ = wheel_tick_ + 1 + static_cast<std::uint32_t>((slot + kSlots - (wheel_tick_ + 1) % kSlots) % kSlots);
+    timer.slot_tick_ =
+        wheel_tick_ + 1 +
+        static_cast<std::uint32_t>((slot + kSlots - (wheel_tick_ + 1) % kSlots) % kSlots);
   }
   timer.insert_before(slots_[slot]);
   occupied_[slot / 64] |= std::uint64_t{1} << (slot % 64);
@@ -134,7 +140,8 @@ void EventLoop::fire_due() {
   armed_for_ = 0;
   const std::uint32_t now = tick_now();
   // After a pause longer than one round every slot is due once.
-  const std::uint32_t from = now - wheel_tick_ > kSlots ? now - static_cast<std::uint32_t>(kSlots) + 1 : wheel_tick_ + 1;
+  const std::uint32_t from =
+      now - wheel_tick_ > kSlots ? now - static_cast<std::uint32_t>(kSlots) + 1 : wheel_tick_ + 1;
   ListNode due;
   for (std::uint32_t tick = from; tick <= now; ++tick) {
     const std::size_t slot = tick % kSlots;

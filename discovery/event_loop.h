@@ -1,5 +1,6 @@
-// One thread's loop: libuv's, a timer wheel, posts from other threads, and destruction put off to the end of the turn.
-// A turn is: timers, reads, then everything that wants to be flushed, then what was deferred. Nothing here is shared but post().
+// One thread's loop: libuv's, a timer wheel, posts from other threads, and destruction put off to
+// the end of the turn. A turn is: timers, reads, then everything that wants to be flushed, then
+// what was deferred. Nothing here is shared but post().
 #pragma once
 
 #include <uv.h>
@@ -47,8 +48,9 @@ struct Hook : ListNode {
   Owner& owner;
 };
 
-// A member of what it wakes, so it cannot outlive it. Fires once, never early, up to one tick late. Starting an armed timer moves it;
-// moving it later costs a store (the wheel looks at the deadline again when the old slot comes up).
+// A member of what it wakes, so it cannot outlive it. Fires once, never early, up to one tick late.
+// Starting an armed timer moves it; moving it later costs a store (the wheel looks at the deadline
+// again when the old slot comes up).
 class Timer : private ListNode {
  public:
   using Fire = void (*)(void* owner);
@@ -84,8 +86,8 @@ class EventLoop {
   EventLoop& operator=(const EventLoop&) = delete;
 
   uv_loop_t* uv() { return &loop_; }
-  void run();   // until stop()
-  void stop();  // from the loop's own thread
+  void run();     // until stop()
+  void stop();    // from the loop's own thread
   void settle();  // runs until every handle that others opened is closed; for shutting down
 
   std::uint64_t now_ms() const { return uv_now(&loop_); }
@@ -105,7 +107,8 @@ class EventLoop {
   }
   void defer(void* object, void (*destroy)(void*)) { deferred_.push_back({object, destroy}); }
 
-  // Called after reads and after timers of every turn, until it returns false (nothing more to flush).
+  // Called after reads and after timers of every turn, until it returns false (nothing more to
+  // flush).
   void on_turn_end(bool (*function)(void*), void* owner) {
     turn_end_ = function;
     turn_end_owner_ = owner;
@@ -128,7 +131,9 @@ class EventLoop {
   void schedule();
   void run_posts();
   std::uint32_t tick_now() const { return tick_at(uv_now(&loop_)); }
-  std::uint32_t tick_at(std::uint64_t ms) const { return static_cast<std::uint32_t>((ms - began_ms_) / kTickMs + 1); }
+  std::uint32_t tick_at(std::uint64_t ms) const {
+    return static_cast<std::uint32_t>((ms - began_ms_) / kTickMs + 1);
+  }
 
   uv_loop_t loop_;
   uv_timer_t tick_;
@@ -149,7 +154,8 @@ class EventLoop {
   std::vector<std::function<void()>> posts_;
 };
 
-// Owns a libuv handle, which may only be freed in its close callback: so that is what the deleter does.
+// Owns a libuv handle, which may only be freed in its close callback: so that is what the deleter
+// does.
 template <class H>
 struct CloseHandle {
   void operator()(H* handle) const noexcept {

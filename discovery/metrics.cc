@@ -1,4 +1,5 @@
-// Counting is a comparison with the last key and two increments; everything else happens when somebody scrapes.
+// Counting is a comparison with the last key and two increments; everything else happens when
+// somebody scrapes.
 #include "discovery/metrics.h"
 
 #include <dirent.h>
@@ -7,8 +8,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
-#include <cstring>
 #include <deque>
 #include <fstream>
 #include <iterator>
@@ -42,19 +41,24 @@ std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
 }
 std::uint64_t hash(const RequestKey& key) {
   return mix(static_cast<std::uint64_t>(key.listener) << 32 | key.route,
-             static_cast<std::uint64_t>(key.service) << 32 | static_cast<std::uint64_t>(key.code) << 8 |
+             static_cast<std::uint64_t>(key.service) << 32 |
+                 static_cast<std::uint64_t>(key.code) << 8 |
                  static_cast<std::uint64_t>(key.reason));
 }
 
-auto order_of(const RequestKey& key) { return std::tuple(key.listener, key.route, key.service, key.code, key.reason); }
+auto order_of(const RequestKey& key) {
+  return std::tuple(key.listener, key.route, key.service, key.code, key.reason);
+}
 
 // ---- words of the closed sets
 
-constexpr std::string_view kAttemptResults[] = {"ok",             "connect_failure", "connect_timeout", "reset",
-                                                "protocol_error", "timeout",         "stale",           "cancelled"};
+constexpr std::string_view kAttemptResults[] = {"ok",    "connect_failure", "connect_timeout",
+                                                "reset", "protocol_error",  "timeout",
+                                                "stale", "cancelled"};
 constexpr std::string_view kConnectionStates[] = {"connecting", "idle", "active"};
-constexpr std::string_view kRefusedLimits[] = {"connections", "per_client",     "pending", "requests",  "retries",
-                                               "resets",      "control_frames", "headers", "handshake", "other"};
+constexpr std::string_view kRefusedLimits[] = {
+    "connections", "per_client",     "pending", "requests",  "retries",
+    "resets",      "control_frames", "headers", "handshake", "other"};
 static_assert(std::size(kAttemptResults) == static_cast<std::size_t>(AttemptResult::kCount));
 static_assert(std::size(kConnectionStates) == static_cast<std::size_t>(ConnectionState::kCount));
 static_assert(std::size(kRefusedLimits) == static_cast<std::size_t>(RefusedLimit::kCount));
@@ -93,7 +97,8 @@ std::uint64_t boot_time() {
   const std::string stat = read_all("/proc/stat");
   const std::size_t at = stat.find("\nbtime ");
   std::uint64_t seconds = 0;
-  if (at != std::string::npos) std::from_chars(stat.data() + at + 7, stat.data() + stat.size(), seconds);
+  if (at != std::string::npos)
+    std::from_chars(stat.data() + at + 7, stat.data() + stat.size(), seconds);
   return seconds;
 }
 
@@ -168,7 +173,9 @@ void Metrics::count_request(const RequestKey& key, std::uint64_t count) {
 std::size_t Metrics::find_duration(std::uint32_t route, std::uint32_t service) {
   const std::size_t mask = durations_.size() - 1;
   std::size_t at = mix(route, service) & mask;
-  while (durations_[at].used && (durations_[at].route != route || durations_[at].service != service)) at = (at + 1) & mask;
+  while (durations_[at].used &&
+         (durations_[at].route != route || durations_[at].service != service))
+    at = (at + 1) & mask;
   return at;
 }
 
@@ -192,13 +199,15 @@ Histogram& Metrics::duration(std::uint32_t route, std::uint32_t service) {
 }
 
 void Metrics::request(const RequestKey& key, std::uint64_t duration_us) {
-  if (last_request_ < requests_.size() && requests_[last_request_].count != 0 && requests_[last_request_].key == key)
+  if (last_request_ < requests_.size() && requests_[last_request_].count != 0 &&
+      requests_[last_request_].key == key)
     ++requests_[last_request_].count;
   else
     count_request(key, 1);
   if (last_duration_ < durations_.size()) {
     DurationSlot& last = durations_[last_duration_];
-    if (last.used && last.route == key.route && last.service == key.service) return last.histogram.observe(duration_us);
+    if (last.used && last.route == key.route && last.service == key.service)
+      return last.histogram.observe(duration_us);
   }
   duration(key.route, key.service).observe(duration_us);
 }
@@ -208,9 +217,13 @@ Metrics::PerService& Metrics::service(std::uint32_t label) {
   return services_[label];
 }
 
-void Metrics::attempt(std::uint32_t label, AttemptResult result) { ++service(label).attempts[static_cast<std::size_t>(result)]; }
+void Metrics::attempt(std::uint32_t label, AttemptResult result) {
+  ++service(label).attempts[static_cast<std::size_t>(result)];
+}
 
-void Metrics::retry(std::uint32_t label, Reason reason) { ++service(label).retries[static_cast<std::size_t>(reason)]; }
+void Metrics::retry(std::uint32_t label, Reason reason) {
+  ++service(label).retries[static_cast<std::size_t>(reason)];
+}
 
 void Metrics::upstream_connection(std::uint32_t label, ConnectionState state, int change) {
   service(label).connections[static_cast<std::size_t>(state)] += change;
@@ -222,7 +235,9 @@ void Metrics::downstream_connection(std::uint32_t listener, int change) {
   downstream_[listener].seen = true;
 }
 
-void Metrics::limit_refused(std::uint32_t label, RefusedLimit limit) { ++service(label).refused[static_cast<std::size_t>(limit)]; }
+void Metrics::limit_refused(std::uint32_t label, RefusedLimit limit) {
+  ++service(label).refused[static_cast<std::size_t>(limit)];
+}
 
 void Metrics::add(const Metrics& other) {
   for (const RequestSlot& slot : other.requests_) count_request(slot.key, slot.count);
@@ -262,7 +277,8 @@ void MetricText::family(std::string_view name, Type type, std::string_view help)
   }
 }
 
-void MetricText::series(std::string_view suffix, std::initializer_list<Label> labels, std::string_view le) {
+void MetricText::series(std::string_view suffix, std::initializer_list<Label> labels,
+                        std::string_view le) {
   out_ += name_;
   out_ += suffix;
   char separator = '{';
@@ -315,12 +331,15 @@ void MetricText::histogram(std::initializer_list<Label> labels, const Histogram&
   std::uint64_t count = 0;
   for (std::size_t i = 0; i < histogram.buckets.size(); ++i) {
     count += histogram.buckets[i];
-    char bound[32] = "+Inf";
+    std::string bound = "+Inf";
     if (i < Histogram::kBounds.size()) {
-      const double seconds = Histogram::kBounds[i] / 1e6;
-      char* const end = std::to_chars(bound, bound + sizeof bound - 3, seconds, std::chars_format::fixed).ptr;
-      // OpenMetrics wants a float to look like one.
-      std::memcpy(end, std::memchr(bound, '.', static_cast<std::size_t>(end - bound)) == nullptr ? ".0" : "", 3);
+      char digits[32];
+      const char* const end = std::to_chars(digits, digits + sizeof digits,
+                                            Histogram::kBounds[i] / 1e6, std::chars_format::fixed)
+                                  .ptr;
+      bound.assign(digits, static_cast<std::size_t>(end - digits));
+      if (bound.find('.') == std::string::npos)
+        bound += ".0";  // OpenMetrics wants a float to look like one
     }
     series("_bucket", labels, bound);
     out_ += std::to_string(count);
@@ -347,11 +366,13 @@ void Metrics::render(std::string& out, bool open_metrics, std::uint32_t series_l
 
 void Metrics::render(MetricText& text, std::uint32_t series_limit) const {
   using Type = MetricText::Type;
-  // The order of the labels' ids, which is that of configuration, so that the same series stay within the limit.
+  // The order of the labels' ids, which is that of configuration, so that the same series stay
+  // within the limit.
   std::vector<std::pair<RequestKey, std::uint64_t>> requests;
   for (const RequestSlot& slot : requests_)
     if (slot.count != 0) requests.emplace_back(slot.key, slot.count);
-  std::sort(requests.begin(), requests.end(), [](const auto& a, const auto& b) { return order_of(a.first) < order_of(b.first); });
+  std::sort(requests.begin(), requests.end(),
+            [](const auto& a, const auto& b) { return order_of(a.first) < order_of(b.first); });
   std::map<std::pair<std::uint32_t, Reason>, std::uint64_t> folded;  // by listener and reason
   const std::size_t shown = std::min<std::size_t>(requests.size(), series_limit);
   for (std::size_t i = shown; i < requests.size(); ++i)
@@ -378,7 +399,8 @@ void Metrics::render(MetricText& text, std::uint32_t series_limit) const {
     put_request(key, requests[i].second + more);
   }
   for (const auto& [key, count] : folded) put_request({key.first, 0, 0, 0, key.second}, count);
-  text.family("outrider_metric_series_folded", Type::kGauge, "Request series beyond series_limit, counted under route -.");
+  text.family("outrider_metric_series_folded", Type::kGauge,
+              "Request series beyond series_limit, counted under route -.");
   text.sample({}, static_cast<std::uint64_t>(requests.size() - shown));
 
   std::map<std::pair<std::uint32_t, std::uint32_t>, Histogram> durations;
@@ -389,46 +411,63 @@ void Metrics::render(MetricText& text, std::uint32_t series_limit) const {
     durations[{0, 0}].add(last->second);
     durations.erase(last);
   }
-  text.family("outrider_request_duration_seconds", Type::kHistogram, "Time from a request's first byte to the end of its exchange.");
+  text.family("outrider_request_duration_seconds", Type::kHistogram,
+              "Time from a request's first byte to the end of its exchange.");
   for (const auto& [key, histogram] : durations)
-    text.histogram({{"route", label_text(key.first)}, {"service", label_text(key.second)}}, histogram);
+    text.histogram({{"route", label_text(key.first)}, {"service", label_text(key.second)}},
+                   histogram);
 
-  const auto per_service = [&](std::string_view name, Type type, std::string_view help, std::string_view label, auto member, auto words) {
+  const auto per_service = [&](std::string_view name, Type type, std::string_view help,
+                               std::string_view label, auto member, auto words) {
     text.family(name, type, help);
     for (std::size_t i = 0; i < services_.size(); ++i) {
       const auto& values = services_[i].*member;
       for (std::size_t k = 0; k < values.size(); ++k)
-        if (values[k] != 0) text.sample({{"service", label_text(static_cast<std::uint32_t>(i))}, {label, words(k)}}, values[k]);
+        if (values[k] != 0)
+          text.sample({{"service", label_text(static_cast<std::uint32_t>(i))}, {label, words(k)}},
+                      values[k]);
     }
   };
-  per_service("outrider_attempts", Type::kCounter, "Tries upstream, by how they ended.", "result", &PerService::attempts,
-              [](std::size_t i) { return kAttemptResults[i]; });
-  per_service("outrider_retries", Type::kCounter, "Further tries, by what made them due.", "reason", &PerService::retries,
+  per_service("outrider_attempts", Type::kCounter, "Tries upstream, by how they ended.", "result",
+              &PerService::attempts, [](std::size_t i) { return kAttemptResults[i]; });
+  per_service("outrider_retries", Type::kCounter, "Further tries, by what made them due.", "reason",
+              &PerService::retries,
               [](std::size_t i) { return info(static_cast<Reason>(i)).word; });
-  text.family("outrider_upstream_connections", Type::kGauge, "Connections to a service's endpoints.");
+  text.family("outrider_upstream_connections", Type::kGauge,
+              "Connections to a service's endpoints.");
   for (std::size_t i = 0; i < services_.size(); ++i) {
     // All states of a service that ever had a connection, as above.
     const PerService& service = services_[i];
-    const bool seen = std::any_of(service.attempts.begin(), service.attempts.end(), [](std::uint64_t n) { return n != 0; }) ||
-                      std::any_of(service.connections.begin(), service.connections.end(), [](std::int64_t n) { return n != 0; });
+    const bool seen = std::any_of(service.attempts.begin(), service.attempts.end(),
+                                  [](std::uint64_t n) { return n != 0; }) ||
+                      std::any_of(service.connections.begin(), service.connections.end(),
+                                  [](std::int64_t n) { return n != 0; });
     for (std::size_t k = 0; seen && k < service.connections.size(); ++k)
-      text.sample({{"service", label_text(static_cast<std::uint32_t>(i))}, {"state", kConnectionStates[k]}}, service.connections[k]);
+      text.sample(
+          {{"service", label_text(static_cast<std::uint32_t>(i))}, {"state", kConnectionStates[k]}},
+          service.connections[k]);
   }
   text.family("outrider_downstream_connections", Type::kGauge, "Open client connections.");
   for (std::size_t i = 0; i < downstream_.size(); ++i)
-    if (downstream_[i].seen) text.sample({{"listener", label_text(static_cast<std::uint32_t>(i))}}, downstream_[i].count);
-  per_service("outrider_limit_refused", Type::kCounter, "Refused because a limit was reached; `service` names a listener where the limit is one's.",
-              "limit", &PerService::refused, [](std::size_t i) { return kRefusedLimits[i]; });
-  text.family("outrider_log_lines_dropped", Type::kCounter, "Log lines that their sink did not take in time.");
+    if (downstream_[i].seen)
+      text.sample({{"listener", label_text(static_cast<std::uint32_t>(i))}}, downstream_[i].count);
+  per_service(
+      "outrider_limit_refused", Type::kCounter,
+      "Refused because a limit was reached; `service` names a listener where the limit is one's.",
+      "limit", &PerService::refused, [](std::size_t i) { return kRefusedLimits[i]; });
+  text.family("outrider_log_lines_dropped", Type::kCounter,
+              "Log lines that their sink did not take in time.");
   text.sample({}, log_lines_dropped);
-  text.family("outrider_loop_stall_seconds", Type::kGauge, "Longest turn of a worker's loop so far.");
+  text.family("outrider_loop_stall_seconds", Type::kGauge,
+              "Longest turn of a worker's loop so far.");
   text.sample({}, static_cast<double>(loop_stall_max_us) / 1e6);
 }
 
 void render_process(MetricText& text) {
   using Type = MetricText::Type;
   const std::vector<std::uint64_t> stat = stat_fields(read_all("/proc/self/stat"));
-  constexpr std::size_t kUserTime = 11, kSystemTime = 12, kThreads = 17, kStart = 19, kVirtual = 20, kResident = 21;
+  constexpr std::size_t kUserTime = 11, kSystemTime = 12, kThreads = 17, kStart = 19, kVirtual = 20,
+                        kResident = 21;
   if (stat.size() > kResident) {
     const auto ticks = static_cast<double>(::sysconf(_SC_CLK_TCK));
     const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));

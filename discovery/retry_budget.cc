@@ -1,4 +1,5 @@
-// Slots of one second each; a slot of another second is a slot to be begun anew. Only compare-and-swap, no lock.
+// Slots of one second each; a slot of another second is a slot to be begun anew. Only
+// compare-and-swap, no lock.
 #include "discovery/retry_budget.h"
 
 #include <deque>
@@ -13,11 +14,15 @@ namespace {
 constexpr std::uint64_t kNanoseconds = 1'000'000'000;
 constexpr std::uint32_t kToldAt = 64;  // completions that a thread keeps to itself at most
 
-std::uint32_t second_of(std::uint64_t now_ns) { return static_cast<std::uint32_t>(now_ns / kNanoseconds); }
+std::uint32_t second_of(std::uint64_t now_ns) {
+  return static_cast<std::uint32_t>(now_ns / kNanoseconds);
+}
 constexpr std::uint64_t pack(std::uint32_t second, std::uint32_t count) {
   return static_cast<std::uint64_t>(second) << 32 | count;
 }
-constexpr std::uint32_t slot_second(std::uint64_t slot) { return static_cast<std::uint32_t>(slot >> 32); }
+constexpr std::uint32_t slot_second(std::uint64_t slot) {
+  return static_cast<std::uint32_t>(slot >> 32);
+}
 constexpr std::uint32_t slot_count(std::uint64_t slot) { return static_cast<std::uint32_t>(slot); }
 
 // What this thread has not told yet, by budget.
@@ -65,7 +70,8 @@ std::uint64_t RetryBudget::sum(const Slots& slots, std::uint32_t now) {
   std::uint64_t total = 0;
   for (const Slot& slot : slots) {
     const std::uint64_t seen = slot.load(std::memory_order_relaxed);
-    if (slot_second(seen) <= now && now - slot_second(seen) < kWindowSeconds) total += slot_count(seen);
+    if (slot_second(seen) <= now && now - slot_second(seen) < kWindowSeconds)
+      total += slot_count(seen);
   }
   return total;
 }
@@ -81,7 +87,8 @@ bool RetryBudget::take_reserve(std::uint32_t second) {
   return true;
 }
 
-// Counted first and looked at then: two that ask at once may both be refused, never both be let through.
+// Counted first and looked at then: two that ask at once may both be refused, never both be let
+// through.
 bool RetryBudget::take_share(std::uint32_t second, double share) {
   const double allowed = share * static_cast<double>(sum(completed_, second));
   if (static_cast<double>(sum(taken_, second)) + 1 > allowed) return false;
@@ -90,8 +97,7 @@ bool RetryBudget::take_share(std::uint32_t second, double share) {
   Slot& slot = taken_[second % kSlots];
   std::uint64_t seen = slot.load(std::memory_order_relaxed);
   while (slot_second(seen) == second && slot_count(seen) != 0 &&
-         !slot.compare_exchange_weak(seen, seen - 1, std::memory_order_relaxed)) {
-  }
+         !slot.compare_exchange_weak(seen, seen - 1, std::memory_order_relaxed)) {}
   return false;
 }
 

@@ -1,7 +1,8 @@
-// How many retries a service may cost: a share of what completed in the last ten seconds, and some a second for quiet services.
-// Process-wide, one per service name, alive across reloads. Workers count completions on their own and tell now and then, so that a
-// request that needs no retry touches nothing shared.
-// Invariant: no more retries than that are let through, however many threads ask at once; a thread's untold completions only make it stricter.
+// How many retries a service may cost: a share of what completed in the last ten seconds, and some
+// a second for quiet services. Process-wide, one per service name, alive across reloads. Workers
+// count completions on their own and tell now and then, so that a request that needs no retry
+// touches nothing shared. Invariant: no more retries than that are let through, however many
+// threads ask at once; a thread's untold completions only make it stricter.
 #pragma once
 
 #include <array>
@@ -26,7 +27,8 @@ class RetryBudget {
 
  private:
   static constexpr std::uint32_t kWindowSeconds = 10;
-  static constexpr std::size_t kSlots = 16;  // more than the window, so that a slot is reused only when it is over
+  static constexpr std::size_t kSlots =
+      16;  // more than the window, so that a slot is reused only when it is over
   // A second in the upper half, what was counted in it in the lower.
   using Slot = std::atomic<std::uint64_t>;
   using Slots = std::array<Slot, kSlots>;

@@ -1,5 +1,6 @@
-// One worker's view of a service: its endpoints, what is in flight to each, and the choice among them. What must hold for the whole process
-// (limits, retry budget) is in ServiceShared, the one place for atomics.
+// One worker's view of a service: its endpoints, what is in flight to each, and the choice among
+// them. What must hold for the whole process (limits, retry budget) is in ServiceShared, the one
+// place for atomics.
 #pragma once
 
 #include <sys/socket.h>
@@ -18,7 +19,8 @@ namespace outrider {
 // xoshiro-like small generator; one per worker, seedable for replay.
 class Random {
  public:
-  explicit Random(std::uint64_t seed) : state_(seed * 0x9E3779B97F4A7C15ULL + 0xD1B54A32D192ED03ULL) {}
+  explicit Random(std::uint64_t seed)
+      : state_(seed * 0x9E3779B97F4A7C15ULL + 0xD1B54A32D192ED03ULL) {}
   std::uint64_t next() {
     state_ += 0x9E3779B97F4A7C15ULL;
     std::uint64_t mixed = state_;
@@ -27,7 +29,8 @@ class Random {
     return mixed ^ (mixed >> 31);
   }
   std::uint32_t below(std::uint32_t bound) {
-    return static_cast<std::uint32_t>((static_cast<std::uint64_t>(static_cast<std::uint32_t>(next())) * bound) >> 32);
+    return static_cast<std::uint32_t>(
+        (static_cast<std::uint64_t>(static_cast<std::uint32_t>(next())) * bound) >> 32);
   }
 
  private:
@@ -48,7 +51,9 @@ inline bool take(std::atomic<std::uint64_t>& count, std::uint64_t limit) {
   count.fetch_sub(1, std::memory_order_relaxed);
   return false;
 }
-inline void give_back(std::atomic<std::uint64_t>& count) { count.fetch_sub(1, std::memory_order_relaxed); }
+inline void give_back(std::atomic<std::uint64_t>& count) {
+  count.fetch_sub(1, std::memory_order_relaxed);
+}
 
 // A socket address ready for connect().
 struct SocketAddress {
@@ -61,20 +66,25 @@ struct SocketAddress {
 class Endpoint {
  public:
   Endpoint(const config::Endpoint& endpoint, std::uint32_t index)
-      : config(endpoint), index(index), address(endpoint.address), text(endpoint.address.to_string()) {}
+      : config(endpoint),
+        index(index),
+        address(endpoint.address),
+        text(endpoint.address.to_string()) {}
   const config::Endpoint& config;
   const std::uint32_t index;  // in its service
   const SocketAddress address;
   const std::string text;
-  std::uint32_t active = 0;        // this worker's requests in flight
-  std::int64_t turn = 0;           // smooth weighted round robin
+  std::uint32_t active = 0;  // this worker's requests in flight
+  std::int64_t turn = 0;     // smooth weighted round robin
 };
 
 class Service {
  public:
-  Service(const config::Service& service, std::uint32_t label, std::shared_ptr<ServiceShared> shared);
+  Service(const config::Service& service, std::uint32_t label,
+          std::shared_ptr<ServiceShared> shared);
 
-  // A usable endpoint, one not in `tried` if there is any; null: none. `subset` is an index in name order, -1: all.
+  // A usable endpoint, one not in `tried` if there is any; null: none. `subset` is an index in name
+  // order, -1: all.
   Endpoint* choose(std::int32_t subset, std::span<const Endpoint* const> tried, Random& random);
   bool empty(std::int32_t subset) const { return group(subset).members.empty(); }
 
@@ -85,12 +95,15 @@ class Service {
 
  private:
   struct Group {
-    std::vector<Endpoint*> members;          // weight > 0
-    std::vector<std::uint64_t> cumulative;   // of weights; empty when all are equal
+    std::vector<Endpoint*> members;         // weight > 0
+    std::vector<std::uint64_t> cumulative;  // of weights; empty when all are equal
   };
-  const Group& group(std::int32_t subset) const { return groups_[static_cast<std::size_t>(subset + 1)]; }
+  const Group& group(std::int32_t subset) const {
+    return groups_[static_cast<std::size_t>(subset + 1)];
+  }
   static Endpoint* draw(const Group& group, Random& random);
-  Endpoint* least_request(const Group& group, std::span<const Endpoint* const> tried, Random& random) const;
+  Endpoint* least_request(const Group& group, std::span<const Endpoint* const> tried,
+                          Random& random) const;
   static Endpoint* round_robin(const Group& group, std::span<const Endpoint* const> tried);
 
   const config::Service& config_;

@@ -1,4 +1,5 @@
-// A value is cut, then escaped into the buffer where it stays. Plain ASCII, nearly every value there is, is copied in one piece.
+// A value is cut, then escaped into the buffer where it stays. Plain ASCII, nearly every value
+// there is, is copied in one piece.
 #include "filters/access_log.h"
 
 #include <algorithm>
@@ -55,19 +56,25 @@ constexpr auto kBytes = [] {
   return table;
 }();
 
-// Length of the well-formed UTF-8 sequence at the front (Unicode §3.9, table 3-7), 0 for none. Control characters of Latin-1's upper half,
-// which some terminals obey, are taken for ill-formed, so that they are escaped.
+// Length of the well-formed UTF-8 sequence at the front (Unicode §3.9, table 3-7), 0 for none.
+// Control characters of Latin-1's upper half, which some terminals obey, are taken for ill-formed,
+// so that they are escaped.
 std::size_t sequence(std::string_view text) {
-  const auto byte = [&](std::size_t at) { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0U; };
+  const auto byte = [&](std::size_t at) {
+    return at < text.size() ? static_cast<unsigned char>(text[at]) : 0U;
+  };
   const auto follows = [&](std::size_t at) { return (byte(at) & 0xc0) == 0x80; };
   const unsigned first = byte(0), second = byte(1);
-  if (first >= 0xc2 && first <= 0xdf) return follows(1) && !(first == 0xc2 && second < 0xa0) ? 2 : 0;
+  if (first >= 0xc2 && first <= 0xdf)
+    return follows(1) && !(first == 0xc2 && second < 0xa0) ? 2 : 0;
   if (first >= 0xe0 && first <= 0xef) {
-    const bool sound = follows(1) && follows(2) && (first != 0xe0 || second >= 0xa0) && (first != 0xed || second < 0xa0);
+    const bool sound = follows(1) && follows(2) && (first != 0xe0 || second >= 0xa0) &&
+                       (first != 0xed || second < 0xa0);
     return sound ? 3 : 0;
   }
   if (first >= 0xf0 && first <= 0xf4) {
-    const bool sound = follows(1) && follows(2) && follows(3) && (first != 0xf0 || second >= 0x90) && (first != 0xf4 || second < 0x90);
+    const bool sound = follows(1) && follows(2) && follows(3) &&
+                       (first != 0xf0 || second >= 0x90) && (first != 0xf4 || second < 0x90);
     return sound ? 4 : 0;
   }
   return 0;
@@ -90,7 +97,8 @@ void put_escaped(LogBuffer& out, std::string_view text, bool json) {
   char* to = start;
   for (std::size_t i = 0; i < text.size();) {
     std::size_t end = i;
-    while (end < text.size() && kBytes[static_cast<unsigned char>(text[end])] == Byte::kPlain) ++end;
+    while (end < text.size() && kBytes[static_cast<unsigned char>(text[end])] == Byte::kPlain)
+      ++end;
     std::memcpy(to, text.data() + i, end - i);
     to += end - i;
     i = end;
@@ -122,7 +130,8 @@ void put_escaped(LogBuffer& out, std::string_view text, bool json) {
 std::string_view cut(std::string_view text, std::size_t bytes) {
   if (text.size() <= bytes) return text;
   std::size_t end = bytes;
-  while (end > 0 && bytes - end < 3 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  while (end > 0 && bytes - end < 3 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80)
+    --end;
   return text.substr(0, end);
 }
 
@@ -161,7 +170,8 @@ std::string_view combined_time(std::int64_t wall_ms, Scratch& scratch) {
 }
 
 bool is_secret(const Template::Part& part) {
-  return part.kind == Kind::kCookie || (part.kind == Kind::kHeader && (header_flags(part.header) & kSecret) != 0);
+  return part.kind == Kind::kCookie ||
+         (part.kind == Kind::kHeader && (header_flags(part.header) & kSecret) != 0);
 }
 
 // A format is one line: its own control bytes, but tabs, become spaces.
@@ -174,14 +184,17 @@ std::string one_line(std::string format) {
 
 }  // namespace
 
-std::unique_ptr<AccessLog> AccessLog::open(const config::Telemetry& telemetry, LogWriter& writer, std::string& error) {
+std::unique_ptr<AccessLog> AccessLog::open(const config::Telemetry& telemetry, LogWriter& writer,
+                                           std::string& error) {
   if (telemetry.access_log == config::Telemetry::Log::kOff) return nullptr;
   const std::string& path = telemetry.access_log_file;
   std::shared_ptr<LogSink> sink = path.empty() ? writer.descriptor(1) : writer.file(path, error);
-  return sink == nullptr ? nullptr : std::make_unique<AccessLog>(telemetry, writer, std::move(sink));
+  return sink == nullptr ? nullptr
+                         : std::make_unique<AccessLog>(telemetry, writer, std::move(sink));
 }
 
-AccessLog::AccessLog(const config::Telemetry& telemetry, LogWriter& writer, std::shared_ptr<LogSink> sink)
+AccessLog::AccessLog(const config::Telemetry& telemetry, LogWriter& writer,
+                     std::shared_ptr<LogSink> sink)
     : buffer_(writer, std::move(sink)),
       form_(telemetry.access_log),
       format_(one_line(telemetry.access_log_format)),

@@ -1,6 +1,7 @@
-// One line per exchange: JSON, the combined format with the reason, or the user's own. Formatted straight into the worker's log
-// buffer, without the heap. One per worker; Worker calls write() once per exchange and hand_over() once per turn.
-// Invariant: one call is one line whatever a peer sent; `authorization` and cookies are never in it.
+// One line per exchange: JSON, the combined format with the reason, or the user's own. Formatted
+// straight into the worker's log buffer, without the heap. One per worker; Worker calls write()
+// once per exchange and hand_over() once per turn. Invariant: one call is one line whatever a peer
+// sent; `authorization` and cookies are never in it.
 #pragma once
 
 #include <memory>
@@ -15,7 +16,8 @@ namespace outrider {
 class AccessLog {
  public:
   // Null when the log is off, or with `error` when its file cannot be opened.
-  static std::unique_ptr<AccessLog> open(const config::Telemetry& telemetry, LogWriter& writer, std::string& error);
+  static std::unique_ptr<AccessLog> open(const config::Telemetry& telemetry, LogWriter& writer,
+                                         std::string& error);
   AccessLog(const config::Telemetry& telemetry, LogWriter& writer, std::shared_ptr<LogSink> sink);
 
   void write(const Exchange& x);

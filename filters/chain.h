@@ -1,6 +1,6 @@
-// Filter chains, one per route target, and the compiled routes that hold them. Immutable, shared by all workers.
-// The order of filters is the order of registry.cc; a chain keeps one list per phase, so a filter costs nothing in the
-// phases it did not name.
+// Filter chains, one per route target, and the compiled routes that hold them. Immutable, shared by
+// all workers. The order of filters is the order of registry.cc; a chain keeps one list per phase,
+// so a filter costs nothing in the phases it did not name.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,9 @@ namespace outrider {
 struct FilterContext {
   const config::Config& config;
   const config::Route& route;
-  const config::Policy& policy;           // effective for this target
-  const config::Service* service;         // null for redirect and respond
-  bool forwards;                          // the route's action is `to`
+  const config::Policy& policy;    // effective for this target
+  const config::Service* service;  // null for redirect and respond
+  bool forwards;                   // the route's action is `to`
 };
 
 class Chain {
@@ -61,22 +61,22 @@ class Chain {
 };
 
 struct CompiledTarget {
-  const config::Target* target = nullptr;    // null for redirect and respond
+  const config::Target* target = nullptr;  // null for redirect and respond
   const config::Policy* policy = nullptr;
-  std::uint32_t service = 0;                 // index in Config::services; meaningless without target
-  std::int32_t subset = -1;                  // index in the service's subsets, in name order; -1: all endpoints
+  std::uint32_t service = 0;  // index in Config::services; meaningless without target
+  std::int32_t subset = -1;   // index in the service's subsets, in name order; -1: all endpoints
   std::uint32_t weight = 1;
-  std::uint32_t service_label = 0;           // metrics labels
+  std::uint32_t service_label = 0;  // metrics labels
   Chain chain;
 };
 
 struct CompiledRoute {
   const config::Route* route = nullptr;
-  std::uint32_t index = 0;                   // in Config::routes
+  std::uint32_t index = 0;  // in Config::routes
   std::uint32_t route_label = 0;
   std::uint32_t total_weight = 0;
   bool needs_captures = false;
-  std::vector<CompiledTarget> targets;       // one for redirect and respond
+  std::vector<CompiledTarget> targets;  // one for redirect and respond
 };
 
 }  // namespace outrider

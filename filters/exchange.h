@@ -1,6 +1,6 @@
-// One request and its response, with everything a filter may see of them, and the decisions made so far: the trace that
-// `explain`, logs, metrics, error bodies all read, so that they cannot disagree.
-// Owned by proxy/stream.h; lives in one worker; strings live in its arena.
+// One request and its response, with everything a filter may see of them, and the decisions made so
+// far: the trace that `explain`, logs, metrics, error bodies all read, so that they cannot
+// disagree. Owned by proxy/stream.h; lives in one worker; strings live in its arena.
 #pragma once
 
 #include <array>
@@ -29,14 +29,14 @@ struct TlsPeer {
 // Facts of the client connection, the same for all of its exchanges.
 struct ClientInfo {
   const config::Listener* listener = nullptr;
-  std::uint32_t listener_label = 0;          // metrics label (discovery/metrics.h)
-  std::array<std::uint8_t, 16> ip{};         // of the peer, IPv4 as ::ffff:a.b.c.d; zero for Unix sockets
+  std::uint32_t listener_label = 0;   // metrics label (discovery/metrics.h)
+  std::array<std::uint8_t, 16> ip{};  // of the peer, IPv4 as ::ffff:a.b.c.d; zero for Unix sockets
   std::uint16_t port = 0;
   bool unix_socket = false;
-  bool trusted = false;                      // the peer is in the listener's `trust`
-  bool local = false;                        // loopback or Unix socket
-  std::string_view ip_text;                  // `10.0.0.7`; `unix` for Unix sockets
-  const TlsPeer* tls = nullptr;              // null: plain
+  bool trusted = false;          // the peer is in the listener's `trust`
+  bool local = false;            // loopback or Unix socket
+  std::string_view ip_text;      // `10.0.0.7`; `unix` for Unix sockets
+  const TlsPeer* tls = nullptr;  // null: plain
   std::string_view scheme() const { return tls == nullptr ? "http" : "https"; }
   std::string_view identity() const { return tls == nullptr ? std::string_view() : tls->identity; }
 };
@@ -50,8 +50,8 @@ struct Attempt {
   bool stale_retry = false;  // a free extra try after a stale connection
   std::uint64_t started_ns = 0;
   std::uint64_t connected_ns = 0;
-  std::uint64_t sent_ns = 0;   // request complete
-  std::uint64_t head_ns = 0;   // response head
+  std::uint64_t sent_ns = 0;  // request complete
+  std::uint64_t head_ns = 0;  // response head
   std::uint64_t ended_ns = 0;
 };
 
@@ -59,9 +59,9 @@ struct Attempt {
 struct LocalAnswer {
   bool set = false;
   Reason reason = Reason::kOk;
-  int status = 0;               // 0: the reason's
-  std::string_view detail;      // words for local and trusted clients and the log; arena or static
-  bool close = false;           // the connection ends with this answer
+  int status = 0;           // 0: the reason's
+  std::string_view detail;  // words for local and trusted clients and the log; arena or static
+  bool close = false;       // the connection ends with this answer
   std::uint32_t retry_after_s = 0;  // for 429 and 503; 0: not known
 };
 
@@ -82,7 +82,8 @@ struct Exchange {
   std::string_view host;        // authority: lower case, without port and one trailing dot
   std::uint16_t host_port = 0;  // 0: none written
   bool escaped_slash = false;   // the path holds %2f or %5c
-  // What leaves for the upstream: target = path_out + query; authority is request.authority unless rewritten.
+  // What leaves for the upstream: target = path_out + query; authority is request.authority unless
+  // rewritten.
   std::string_view path_out;
 
   // Who asked, after `trust`.
@@ -97,25 +98,26 @@ struct Exchange {
   const CompiledTarget* target = nullptr;
   const Endpoint* endpoint = nullptr;  // of the current or last attempt
   Attempt* first_attempt = nullptr;
-  Attempt* attempt = nullptr;  // current or last
-  std::uint32_t attempts = 0;  // tries that count (stale retries do not)
+  Attempt* attempt = nullptr;         // current or last
+  std::uint32_t attempts = 0;         // tries that count (stale retries do not)
   std::uint32_t inbound_attempt = 1;  // x-outrider-attempt that came with it
   std::uint32_t inbound_hops = 0;     // x-outrider-hops that came with it
-  bool replayable = true;      // all of the request body so far is kept; set by the stream before on_attempt_failed
+  bool replayable =
+      true;  // all of the request body so far is kept; set by the stream before on_attempt_failed
   LocalAnswer answer;
 
   // The outcome.
   Reason reason = Reason::kOk;
-  std::string_view detail;   // words of the reason, for the log and talkative bodies
-  int status = 0;            // sent downstream; 0: none
+  std::string_view detail;  // words of the reason, for the log and talkative bodies
+  int status = 0;           // sent downstream; 0: none
   bool is_grpc = false;
   bool is_sse = false;
   bool tunnel = false;
   bool response_started = false;  // a byte of the response head left for the client
   bool request_complete = false;
-  std::uint64_t bytes_in = 0;   // body bytes from the client
-  std::uint64_t bytes_out = 0;  // body bytes to the client
-  std::uint64_t started_ns = 0;       // monotonic
+  std::uint64_t bytes_in = 0;    // body bytes from the client
+  std::uint64_t bytes_out = 0;   // body bytes to the client
+  std::uint64_t started_ns = 0;  // monotonic
   std::int64_t started_wall_ms = 0;
   std::uint64_t ended_ns = 0;
 

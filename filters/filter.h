@@ -1,6 +1,6 @@
-// The interface of a filter: one file, one class, three verdicts. A filter serves every worker, so it is const;
-// it is made per route target (its settings) and asked only in the phases it names.
-// A new filter is filters/<name>.cc, a line in registry.cc, a test, a section in filters/README.md.
+// The interface of a filter: one file, one class, three verdicts. A filter serves every worker, so
+// it is const; it is made per route target (its settings) and asked only in the phases it names. A
+// new filter is filters/<name>.cc, a line in registry.cc, a test, a section in filters/README.md.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,18 @@ namespace outrider {
 enum class Phase : std::uint8_t {
   kRequest = 1,        // once, after routing, before the first attempt
   kAttempt = 2,        // before each attempt's head leaves
-  kAttemptFailed = 4,  // an attempt failed, or its head asks for another (x.response set, failed.origin kUpstream)
+  kAttemptFailed = 4,  // an attempt failed, or its head asks for another (x.response set,
+                       // failed.origin kUpstream)
   kResponse = 8,       // the final response head, in reverse order
   kDone = 16,          // once, the outcome is known
 };
 
-constexpr std::uint8_t operator|(Phase a, Phase b) { return static_cast<std::uint8_t>(static_cast<std::uint8_t>(a) | static_cast<std::uint8_t>(b)); }
-constexpr std::uint8_t operator|(std::uint8_t a, Phase b) { return static_cast<std::uint8_t>(a | static_cast<std::uint8_t>(b)); }
+constexpr std::uint8_t operator|(Phase a, Phase b) {
+  return static_cast<std::uint8_t>(static_cast<std::uint8_t>(a) | static_cast<std::uint8_t>(b));
+}
+constexpr std::uint8_t operator|(std::uint8_t a, Phase b) {
+  return static_cast<std::uint8_t>(a | static_cast<std::uint8_t>(b));
+}
 
 enum class Verdict : std::uint8_t {
   kContinue,
@@ -30,7 +35,7 @@ enum class Verdict : std::uint8_t {
 // What a filter may ask of the exchange's driver (proxy/stream.cc).
 class StreamControl {
  public:
-  virtual void resume() = 0;                  // after kPause
+  virtual void resume() = 0;                   // after kPause
   virtual void retry_after(Millis delay) = 0;  // in kAttemptFailed with kPause: attempt again then
 
  protected:
@@ -47,7 +52,9 @@ class Filter {
 
   virtual Verdict on_request(Exchange&, StreamControl&) const { return Verdict::kContinue; }
   virtual void on_attempt(Exchange&) const {}
-  virtual Verdict on_attempt_failed(Exchange&, const Error&, StreamControl&) const { return Verdict::kContinue; }
+  virtual Verdict on_attempt_failed(Exchange&, const Error&, StreamControl&) const {
+    return Verdict::kContinue;
+  }
   virtual Verdict on_response(Exchange&, StreamControl&) const { return Verdict::kContinue; }
   virtual void on_done(Exchange&) const {}
   bool in(Phase phase) const { return (phases_ & static_cast<std::uint8_t>(phase)) != 0; }

@@ -1,4 +1,5 @@
-// Most requests have none of these fields: one pass over the head, a switch on the id, and nothing else to do.
+// Most requests have none of these fields: one pass over the head, a switch on the id, and nothing
+// else to do.
 #include "filters/forwarded.h"
 
 #include <arpa/inet.h>
@@ -15,7 +16,8 @@ namespace outrider {
 namespace {
 
 constexpr std::size_t kRequestIdBytes = 64;
-constexpr std::uint32_t kCountCeiling = 1'000'000;  // of hops and attempts, so that sums stay in range
+constexpr std::uint32_t kCountCeiling =
+    1'000'000;  // of hops and attempts, so that sums stay in range
 
 bool starts_with_ignoring_case(std::string_view text, std::string_view start) {
   return text.size() >= start.size() && equal_ignoring_case(text.substr(0, start.size()), start);
@@ -26,8 +28,10 @@ bool steers(std::string_view name) {
   if (name.empty()) return false;
   switch (name.front() | 0x20) {
     case 'x':
-      return starts_with_ignoring_case(name, "x-outrider-") || starts_with_ignoring_case(name, "x-envoy-") ||
-             starts_with_ignoring_case(name, "x-original-") || starts_with_ignoring_case(name, "x-forwarded-") ||
+      return starts_with_ignoring_case(name, "x-outrider-") ||
+             starts_with_ignoring_case(name, "x-envoy-") ||
+             starts_with_ignoring_case(name, "x-original-") ||
+             starts_with_ignoring_case(name, "x-forwarded-") ||
              equal_ignoring_case(name, "x-rewrite-url") || equal_ignoring_case(name, "x-b3-flags");
     case 'l': return starts_with_ignoring_case(name, "l5d-");
     default: return false;
@@ -69,9 +73,11 @@ bool unwanted(const Header& header, bool trusted) {
 }
 
 bool is_sane_id(std::string_view id) {
-  return !id.empty() && id.size() <= kRequestIdBytes && std::all_of(id.begin(), id.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
-  });
+  return !id.empty() && id.size() <= kRequestIdBytes &&
+         std::all_of(id.begin(), id.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '.' || c == '_' || c == '-';
+         });
 }
 
 // 128 random bits, in the form of a trace id.
@@ -88,19 +94,24 @@ std::string_view make_request_id(Arena& arena) {
 
 bool in_trust(const Exchange& x, const std::array<std::uint8_t, 16>& ip) {
   const std::vector<config::Cidr>& trusted = x.client.listener->trust;
-  return std::any_of(trusted.begin(), trusted.end(), [&](const config::Cidr& cidr) { return cidr.contains(ip); });
+  return std::any_of(trusted.begin(), trusted.end(),
+                     [&](const config::Cidr& cidr) { return cidr.contains(ip); });
 }
 
 constexpr std::array<std::uint8_t, 12> kMapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
-bool is_mapped(const std::array<std::uint8_t, 16>& ip) { return std::equal(kMapped.begin(), kMapped.end(), ip.begin()); }
+bool is_mapped(const std::array<std::uint8_t, 16>& ip) {
+  return std::equal(kMapped.begin(), kMapped.end(), ip.begin());
+}
 
 bool is_loopback(const std::array<std::uint8_t, 16>& ip) {
   if (is_mapped(ip)) return ip[12] == 127;
-  return ip[15] == 1 && std::all_of(ip.begin(), ip.end() - 1, [](std::uint8_t byte) { return byte == 0; });
+  return ip[15] == 1 &&
+         std::all_of(ip.begin(), ip.end() - 1, [](std::uint8_t byte) { return byte == 0; });
 }
 
-// Walks a list of addresses from the right, from our own peer outwards, to the first that is not trusted.
+// Walks a list of addresses from the right, from our own peer outwards, to the first that is not
+// trusted.
 class Walk {
  public:
   explicit Walk(Exchange& x) : x_(x) {}
@@ -131,7 +142,8 @@ std::string_view forwarded_for(std::string_view element) {
     element.remove_prefix(end == std::string_view::npos ? element.size() : end + 1);
     if (!starts_with_ignoring_case(pair, "for=")) continue;
     pair.remove_prefix(4);
-    if (pair.size() >= 2 && pair.front() == '"' && pair.back() == '"') pair = pair.substr(1, pair.size() - 2);
+    if (pair.size() >= 2 && pair.front() == '"' && pair.back() == '"')
+      pair = pair.substr(1, pair.size() - 2);
     return pair;
   }
   return {};
@@ -146,7 +158,8 @@ void resolve_client(Exchange& x, HeaderId id) {
     if (header->id != id) continue;
     for (std::string_view list = header->value; going;) {
       const std::size_t comma = list.rfind(',');
-      const std::string_view entry = comma == std::string_view::npos ? list : list.substr(comma + 1);
+      const std::string_view entry =
+          comma == std::string_view::npos ? list : list.substr(comma + 1);
       going = walk.step(id == HeaderId::kForwarded ? forwarded_for(entry) : entry);
       if (comma == std::string_view::npos) break;
       list = list.substr(0, comma);
@@ -162,7 +175,8 @@ std::string_view decimal(std::uint32_t number, Arena& arena) {
   return arena.copy({digits, static_cast<std::size_t>(end - digits)});
 }
 
-// Adds to what goes upstream: the peer, scheme and host as the client wrote them, the request id, how far it came, which attempt it is.
+// Adds to what goes upstream: the peer, scheme and host as the client wrote them, the request id,
+// how far it came, which attempt it is.
 class Forwarded final : public Filter {
  public:
   Forwarded() : Filter(Phase::kRequest | Phase::kAttempt) {}
@@ -175,7 +189,8 @@ class Forwarded final : public Filter {
     }
     Headers& headers = x.request.headers;
     if (!x.client.unix_socket) headers.set(HeaderId::kXForwardedFor, with_peer(x));
-    if (headers.find(HeaderId::kXForwardedProto) == nullptr) headers.add(HeaderId::kXForwardedProto, x.client.scheme());
+    if (headers.find(HeaderId::kXForwardedProto) == nullptr)
+      headers.add(HeaderId::kXForwardedProto, x.client.scheme());
     if (headers.find(HeaderId::kXForwardedHost) == nullptr && !x.request.authority.empty())
       headers.add(HeaderId::kXForwardedHost, x.request.authority);
     headers.set(HeaderId::kXRequestId, x.request_id);
@@ -184,11 +199,14 @@ class Forwarded final : public Filter {
   }
   void on_attempt(Exchange& x) const override {
     const std::uint32_t attempt = x.inbound_attempt + std::max(x.attempts, 1U) - 1;
-    if (attempt > 1 && adds(x)) x.request.headers.set(HeaderId::kXOutriderAttempt, decimal(attempt, x.arena));
+    if (attempt > 1 && adds(x))
+      x.request.headers.set(HeaderId::kXOutriderAttempt, decimal(attempt, x.arena));
   }
 
  private:
-  static bool adds(const Exchange& x) { return x.client.listener->forwarded && x.request.version != Version::kTcp; }
+  static bool adds(const Exchange& x) {
+    return x.client.listener->forwarded && x.request.version != Version::kTcp;
+  }
   // What trusted peers wrote, its fields joined, and the peer itself.
   static std::string_view with_peer(Exchange& x) {
     std::string_view list;
@@ -230,7 +248,9 @@ void trust(Exchange& x) {
       default: break;
     }
   }
-  if (cleaning) x.request.headers.remove_if([&](const Header& header) { return unwanted(header, client.trusted); });
+  if (cleaning)
+    x.request.headers.remove_if(
+        [&](const Header& header) { return unwanted(header, client.trusted); });
   if (list || forwarded) resolve_client(x, list ? HeaderId::kXForwardedFor : HeaderId::kForwarded);
   if (x.request_id.empty()) x.request_id = make_request_id(x.arena);
 }
@@ -243,7 +263,8 @@ bool parse_ip(std::string_view text, std::array<std::uint8_t, 16>& ip) {
     port = text.substr(end + 1);
     text = text.substr(1, end - 1);
     if (text.find(':') == std::string_view::npos) return false;
-  } else if (const std::size_t colon = text.find(':'); colon != std::string_view::npos && text.rfind(':') == colon) {
+  } else if (const std::size_t colon = text.find(':');
+             colon != std::string_view::npos && text.rfind(':') == colon) {
     port = text.substr(colon);
     text = text.substr(0, colon);
   }
@@ -251,7 +272,8 @@ bool parse_ip(std::string_view text, std::array<std::uint8_t, 16>& ip) {
                         port.find_first_not_of("0123456789", 1) != std::string_view::npos))
     return false;
   char plain[INET6_ADDRSTRLEN];
-  if (text.empty() || text.size() >= sizeof plain || text.find('\0') != std::string_view::npos) return false;
+  if (text.empty() || text.size() >= sizeof plain || text.find('\0') != std::string_view::npos)
+    return false;
   std::memcpy(plain, text.data(), text.size());
   plain[text.size()] = '\0';
   if (::inet_pton(AF_INET, plain, ip.data() + kMapped.size()) == 1) {
@@ -264,7 +286,8 @@ bool parse_ip(std::string_view text, std::array<std::uint8_t, 16>& ip) {
 std::string_view format_ip(const std::array<std::uint8_t, 16>& ip, Arena& arena) {
   char* const text = arena.bytes(INET6_ADDRSTRLEN);
   const bool v4 = is_mapped(ip);
-  ::inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? ip.data() + kMapped.size() : ip.data(), text, INET6_ADDRSTRLEN);
+  ::inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? ip.data() + kMapped.size() : ip.data(), text,
+              INET6_ADDRSTRLEN);
   return text;
 }
 

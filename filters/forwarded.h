@@ -1,6 +1,7 @@
-// Who asks, and what a request may claim about it: `trust` reads and cleans what came, before routing; the filter in forwarded.cc writes
-// what goes upstream. Invariant: from a peer that is not in `trust` nothing survives that could name another client or steer us; of the
-// internal headers only hops and attempt count, which can but make us refuse or not retry.
+// Who asks, and what a request may claim about it: `trust` reads and cleans what came, before
+// routing; the filter in forwarded.cc writes what goes upstream. Invariant: from a peer that is not
+// in `trust` nothing survives that could name another client or steer us; of the internal headers
+// only hops and attempt count, which can but make us refuse or not retry.
 #pragma once
 
 #include <array>
@@ -11,11 +12,12 @@
 
 namespace outrider {
 
-// Sets client_ip, client_ip_text, talkative, request_id, inbound_hops and inbound_attempt; removes headers. Once per exchange, as soon as
-// its head is there, also for heads that are refused.
+// Sets client_ip, client_ip_text, talkative, request_id, inbound_hops and inbound_attempt; removes
+// headers. Once per exchange, as soon as its head is there, also for heads that are refused.
 void trust(Exchange& x);
 
-// `10.0.0.7`, `10.0.0.7:80`, `::1`, `[::1]:80` as an IPv6 address, IPv4 mapped. False: none of these.
+// `10.0.0.7`, `10.0.0.7:80`, `::1`, `[::1]:80` as an IPv6 address, IPv4 mapped. False: none of
+// these.
 bool parse_ip(std::string_view text, std::array<std::uint8_t, 16>& ip);
 std::string_view format_ip(const std::array<std::uint8_t, 16>& ip, Arena& arena);
 

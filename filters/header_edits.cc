@@ -1,5 +1,6 @@
-// `headers: { request, response }`: remove, then set, then add. Values are templates; one that would hold a control byte ends the request
-// with 400 before anything is sent, so no value can split a message. The loader refuses names that codecs own (framing, hop-by-hop).
+// `headers: { request, response }`: remove, then set, then add. Values are templates; one that
+// would hold a control byte ends the request with 400 before anything is sent, so no value can
+// split a message. The loader refuses names that codecs own (framing, hop-by-hop).
 #include <string>
 #include <vector>
 
@@ -14,9 +15,12 @@ class Edits {
  public:
   explicit Edits(const config::HeaderEdits& edits) {
     if (edits.remove)
-      for (const std::string& name : edits.remove->value) remove_.push_back({header_id(name), name, Template()});
-    for (const auto& [name, value] : edits.set) set_.push_back({header_id(name), name, Template(value.value)});
-    for (const auto& [name, value] : edits.add) add_.push_back({header_id(name), name, Template(value.value)});
+      for (const std::string& name : edits.remove->value)
+        remove_.push_back({header_id(name), name, Template()});
+    for (const auto& [name, value] : edits.set)
+      set_.push_back({header_id(name), name, Template(value.value)});
+    for (const auto& [name, value] : edits.add)
+      add_.push_back({header_id(name), name, Template(value.value)});
   }
   bool empty() const { return remove_.empty() && set_.empty() && add_.empty(); }
   // False: a value cannot be sent; the headers then are half edited, and the message is not sent.
@@ -51,16 +55,19 @@ class Edits {
 class HeaderEdits final : public Filter {
  public:
   HeaderEdits(Edits request, Edits response)
-      : Filter(static_cast<std::uint8_t>((request.empty() ? 0 : static_cast<int>(Phase::kRequest)) |
-                                         (response.empty() ? 0 : static_cast<int>(Phase::kResponse)))),
+      : Filter(
+            static_cast<std::uint8_t>((request.empty() ? 0 : static_cast<int>(Phase::kRequest)) |
+                                      (response.empty() ? 0 : static_cast<int>(Phase::kResponse)))),
         request_(std::move(request)),
         response_(std::move(response)) {}
 
   Verdict on_request(Exchange& x, StreamControl&) const override {
-    return verdict(request_.apply(x.request.headers, x), x, "a request header would hold a control byte");
+    return verdict(request_.apply(x.request.headers, x), x,
+                   "a request header would hold a control byte");
   }
   Verdict on_response(Exchange& x, StreamControl&) const override {
-    return verdict(response_.apply(x.response.headers, x), x, "a response header would hold a control byte");
+    return verdict(response_.apply(x.response.headers, x), x,
+                   "a response header would hold a control byte");
   }
 
  private:

@@ -1,5 +1,6 @@
-// Words for anyone are the reason's sentence; the detail is for local and trusted clients, and for the log. Neither holds request bytes
-// that could mean anything where they are written: each form escapes them.
+// Words for anyone are the reason's sentence; the detail is for local and trusted clients, and for
+// the log. Neither holds request bytes that could mean anything where they are written: each form
+// escapes them.
 #include "filters/local_reply.h"
 
 #include <charconv>
@@ -20,7 +21,8 @@ std::string_view decimal(std::uint64_t number, Arena& arena) {
   return arena.copy({digits, static_cast<std::size_t>(end - digits)});
 }
 
-// `text` with what `escape` writes in place of each byte that `plain` refuses. At most `kWidest` bytes for one.
+// `text` with what `escape` writes in place of each byte that `plain` refuses. At most `kWidest`
+// bytes for one.
 constexpr std::size_t kWidest = 6;
 template <class Plain, class Escape>
 std::string_view escaped(std::string_view text, Arena& arena, Plain plain, Escape escape) {
@@ -57,7 +59,8 @@ std::string_view json_text(std::string_view words, Arena& arena) {
       words, arena,
       [](unsigned char byte) { return byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\'; },
       [](char* to, unsigned char byte) {
-        for (const char c : {'\\', 'u', '0', '0', kHexLower[byte >> 4], kHexLower[byte & 15]}) *to++ = c;
+        for (const char c : {'\\', 'u', '0', '0', kHexLower[byte >> 4], kHexLower[byte & 15]})
+          *to++ = c;
         return to;
       });
 }
@@ -96,7 +99,8 @@ bool wants_json(const Headers& headers) {
       if (type.size() < 5 || !equal_ignoring_case(type.substr(type.size() - 4), "json")) continue;
       const char before = type[type.size() - 5];
       if (before != '/' && before != '+') continue;
-      if (semicolon == std::string_view::npos || !is_refused(item.substr(semicolon + 1))) return true;
+      if (semicolon == std::string_view::npos || !is_refused(item.substr(semicolon + 1)))
+        return true;
     }
   }
   return false;
@@ -104,16 +108,19 @@ bool wants_json(const Headers& headers) {
 
 std::string_view problem_json(const Exchange& x, std::string_view words, Arena& arena) {
   const std::string_view phrase = status_phrase(x.status);
-  return arena.concat(R"({"type":"about:blank","title":")", phrase.empty() ? info(x.reason).word : phrase, R"(","status":)",
-                      decimal(static_cast<std::uint64_t>(x.status), arena), R"(,"detail":")", json_text(words, arena),
-                      R"(","reason":")", info(x.reason).word, R"(","request_id":")", json_text(x.request_id, arena), "\"}\n");
+  return arena.concat(R"({"type":"about:blank","title":")",
+                      phrase.empty() ? info(x.reason).word : phrase, R"(","status":)",
+                      decimal(static_cast<std::uint64_t>(x.status), arena), R"(,"detail":")",
+                      json_text(words, arena), R"(","reason":")", info(x.reason).word,
+                      R"(","request_id":")", json_text(x.request_id, arena), "\"}\n");
 }
 
 void grpc_head(Exchange& x, std::string_view words) {
   x.status = x.response.status = 200;
   Headers& headers = x.response.headers;
   headers.add(HeaderId::kContentType, "application/grpc");
-  headers.add(HeaderId::kGrpcStatus, decimal(static_cast<std::uint64_t>(info(x.reason).grpc_status), x.arena));
+  headers.add(HeaderId::kGrpcStatus,
+              decimal(static_cast<std::uint64_t>(info(x.reason).grpc_status), x.arena));
   headers.add(HeaderId::kGrpcMessage, grpc_message(words, x.arena));
 }
 
@@ -124,14 +131,17 @@ std::string_view local_reply(Exchange& x) {
   const ReasonInfo& why = info(answer.reason);
   x.reason = answer.reason;
   x.detail = answer.detail;
-  x.status = answer.status != 0 ? answer.status : why.status != 0 ? why.status : info(Reason::kInternal).status;
+  x.status = answer.status != 0 ? answer.status
+             : why.status != 0  ? why.status
+                                : info(Reason::kInternal).status;
   x.response.status = x.status;
   x.response.reason = {};
   x.response.content_length.reset();
   Headers& headers = x.response.headers;
   headers.clear();
   const std::string_view words = x.talkative && !x.detail.empty() ? x.detail : why.sentence;
-  if (answer.retry_after_s != 0) headers.add(HeaderId::kRetryAfter, decimal(answer.retry_after_s, x.arena));
+  if (answer.retry_after_s != 0)
+    headers.add(HeaderId::kRetryAfter, decimal(answer.retry_after_s, x.arena));
   if (x.is_grpc) {
     grpc_head(x, words);
     return {};
@@ -140,15 +150,17 @@ std::string_view local_reply(Exchange& x) {
   const bool json = wants_json(x.request.headers);
   const std::string_view body =
       json ? problem_json(x, words, x.arena)
-           : x.arena.concat(decimal(static_cast<std::uint64_t>(x.status), x.arena), " ", why.word, ": ",
-                            text_line(words, x.arena), "\n");
-  headers.add(HeaderId::kContentType, json ? "application/problem+json" : "text/plain; charset=utf-8");
+           : x.arena.concat(decimal(static_cast<std::uint64_t>(x.status), x.arena), " ", why.word,
+                            ": ", text_line(words, x.arena), "\n");
+  headers.add(HeaderId::kContentType,
+              json ? "application/problem+json" : "text/plain; charset=utf-8");
   x.response.content_length = body.size();
   return x.request.method == Method::kHead ? std::string_view() : body;
 }
 
 void note_failure(Exchange& x, Reason reason, std::string_view words) {
-  if (x.reason != Reason::kOk && x.reason != Reason::kRetryBudget) return;  // the first cause stands
+  if (x.reason != Reason::kOk && x.reason != Reason::kRetryBudget)
+    return;  // the first cause stands
   x.reason = reason;
   x.detail = words;
   if (x.status == 0) x.status = info(reason).status;
@@ -160,8 +172,9 @@ void log_failure(const Exchange& x) {
   const Value method = value_of(config::VariableKind::kMethod, x, scratch);
   const Value client = value_of(config::VariableKind::kClient, x, scratch);
   const Value route = value_of(config::VariableKind::kRoute, x, scratch);
-  log::limited(x.reason, "{}: status {}, client {}, {} {}{}, route {}, request {}: {}", info(x.reason).word, x.status, client.text,
-               method.text, x.host, x.path, route.text.empty() ? std::string_view("-") : route.text, x.request_id,
+  log::limited(x.reason, "{}: status {}, client {}, {} {}{}, route {}, request {}: {}",
+               info(x.reason).word, x.status, client.text, method.text, x.host, x.path,
+               route.text.empty() ? std::string_view("-") : route.text, x.request_id,
                x.detail.empty() ? info(x.reason).sentence : x.detail);
 }
 

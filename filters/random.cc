@@ -8,8 +8,7 @@ namespace {
 
 std::uint64_t kernel_seed() {
   std::uint64_t seed = 0;
-  while (::getrandom(&seed, sizeof seed, 0) != static_cast<ssize_t>(sizeof seed)) {
-  }
+  while (::getrandom(&seed, sizeof seed, 0) != static_cast<ssize_t>(sizeof seed)) {}
   return seed;
 }
 

@@ -1,4 +1,5 @@
-// One generator a thread for what only has to be unlike: request ids, jitter. Seeded from the kernel, or by a simulation for replay.
+// One generator a thread for what only has to be unlike: request ids, jitter. Seeded from the
+// kernel, or by a simulation for replay.
 #pragma once
 
 #include "discovery/service.h"

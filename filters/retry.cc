@@ -1,7 +1,9 @@
 // Decides whether a failed attempt is made again, and when.
-// Invariant: never after a byte of the response went to the client; never a request that is not idempotent once a byte of it may have been
-// processed, unless its route or its sender said so; never above the service's budget. Called in Phase::kAttemptFailed with the failure,
-// or with Reason::kOk when a response head is there whose status may ask for another try; proxy/stream.cc keeps the delay.
+// Invariant: never after a byte of the response went to the client; never a request that is not
+// idempotent once a byte of it may have been processed, unless its route or its sender said so;
+// never above the service's budget. Called in Phase::kAttemptFailed with the failure, or with
+// Reason::kOk when a response head is there whose status may ask for another try; proxy/stream.cc
+// keeps the delay.
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -30,19 +32,22 @@ Settings settings_of(const config::Policy& policy) {
   if (policy.retry_when) settings.when = policy.retry_when->value;
   if (policy.retry_backoff) settings.backoff = policy.retry_backoff->value;
   if (policy.retry_budget) settings.budget = policy.retry_budget->value;
-  if (policy.retry_methods) settings.all_methods = policy.retry_methods->value == config::RetryMethods::kAll;
+  if (policy.retry_methods)
+    settings.all_methods = policy.retry_methods->value == config::RetryMethods::kAll;
   return settings;
 }
 
 bool is_connect(Reason reason) {
-  return reason == Reason::kConnectFailure || reason == Reason::kConnectTimeout || reason == Reason::kTlsFailure;
+  return reason == Reason::kConnectFailure || reason == Reason::kConnectTimeout ||
+         reason == Reason::kTlsFailure;
 }
 
 // The last moment the attempt knows of: filters have no clock of their own.
 std::uint64_t moment_of(const Exchange& x) {
   const Attempt* const last = x.attempt;
   if (last == nullptr) return x.started_ns;
-  return std::max({last->started_ns, last->connected_ns, last->sent_ns, last->head_ns, last->ended_ns});
+  return std::max(
+      {last->started_ns, last->connected_ns, last->sent_ns, last->head_ns, last->ended_ns});
 }
 
 class Retry final : public Filter {
@@ -50,9 +55,12 @@ class Retry final : public Filter {
   Retry(const Settings& settings, RetryBudget& budget)
       : Filter(Phase::kAttemptFailed | Phase::kDone), settings_(settings), budget_(budget) {}
 
-  Verdict on_attempt_failed(Exchange& x, const Error& error, StreamControl& control) const override {
-    if (x.response_started || x.tunnel || error.origin == Origin::kClient) return Verdict::kContinue;
-    if (x.attempts > settings_.attempts || !is_due(x, error) || !may_repeat(x, error)) return Verdict::kContinue;
+  Verdict on_attempt_failed(Exchange& x, const Error& error,
+                            StreamControl& control) const override {
+    if (x.response_started || x.tunnel || error.origin == Origin::kClient)
+      return Verdict::kContinue;
+    if (x.attempts > settings_.attempts || !is_due(x, error) || !may_repeat(x, error))
+      return Verdict::kContinue;
     if (!budget_.take(moment_of(x), settings_.budget)) return refuse(x, error);
     control.retry_after(backoff(x.attempts));
     return Verdict::kPause;
@@ -65,9 +73,12 @@ class Retry final : public Filter {
   bool is_due(const Exchange& x, const Error& error) const {
     const config::RetryWhen& when = settings_.when;
     switch (error.reason) {
-      case Reason::kOk: return is_due(x.response.status) && x.inbound_attempt <= 1;  // the hop before us tries again already
+      case Reason::kOk:
+        return is_due(x.response.status) &&
+               x.inbound_attempt <= 1;  // the hop before us tries again already
       case Reason::kUpstreamReset:
-      case Reason::kStaleConnection: return when.has(RetryOn::kReset) || (error.repeatable && when.has(RetryOn::kRefusedStream));
+      case Reason::kStaleConnection:
+        return when.has(RetryOn::kReset) || (error.repeatable && when.has(RetryOn::kRefusedStream));
       case Reason::kTimeoutPerTry: return when.has(RetryOn::kPerTryTimeout);
       default: return is_connect(error.reason) && when.has(RetryOn::kConnectFailure);
     }
@@ -92,7 +103,8 @@ class Retry final : public Filter {
       return Verdict::kContinue;
     }
     x.reply(Reason::kRetryBudget,
-            x.arena.concat("the last attempt ended with ", info(error.reason).word, ", and the service's retry.budget is spent"),
+            x.arena.concat("the last attempt ended with ", info(error.reason).word,
+                           ", and the service's retry.budget is spent"),
             info(error.reason).status);
     return Verdict::kReply;
   }
@@ -101,7 +113,8 @@ class Retry final : public Filter {
     Millis ceiling = settings_.backoff.min;
     for (std::uint32_t i = 1; i < tries && ceiling < settings_.backoff.max; ++i) ceiling *= 2;
     ceiling = std::min(ceiling, settings_.backoff.max);
-    const auto bound = static_cast<std::uint32_t>(std::clamp<std::int64_t>(ceiling.count(), 0, INT32_MAX)) + 1;
+    const auto bound =
+        static_cast<std::uint32_t>(std::clamp<std::int64_t>(ceiling.count(), 0, INT32_MAX)) + 1;
     return Millis{thread_random().below(bound)};
   }
 

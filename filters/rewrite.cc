@@ -1,5 +1,5 @@
-// The path and host that the upstream sees. What a rewrite makes is checked like a client's path, so captures cannot smuggle
-// anything past the rules that the request itself passed.
+// The path and host that the upstream sees. What a rewrite makes is checked like a client's path,
+// so captures cannot smuggle anything past the rules that the request itself passed.
 #include "filters/rewrite.h"
 
 #include <re2/re2.h>
@@ -20,11 +20,13 @@ constexpr std::string_view kRest = "/**";
 constexpr int kGroups = 10;
 
 bool is_group(std::string_view pattern, std::size_t at) {
-  return pattern[at] == '\\' && at + 1 < pattern.size() && pattern[at + 1] >= '0' && pattern[at + 1] <= '9';
+  return pattern[at] == '\\' && at + 1 < pattern.size() && pattern[at + 1] >= '0' &&
+         pattern[at + 1] <= '9';
 }
 
 // The capture called `name`; nothing when the match has none of that name.
-const std::string_view* capture_named(std::string_view name, const config::Match& match, const Captures& captures) {
+const std::string_view* capture_named(std::string_view name, const config::Match& match,
+                                      const Captures& captures) {
   std::size_t at = 0;
   for (const config::PathMatch::Segment& segment : match.path.segments) {
     if (segment.kind != config::PathMatch::Segment::Kind::kAny) continue;
@@ -35,14 +37,17 @@ const std::string_view* capture_named(std::string_view name, const config::Match
   return nullptr;
 }
 
-// Every match of `regex` in `text` replaced by `with`, `\0`…`\9` standing for groups. False: the result grows too long.
-bool replace_all(const re2::RE2& regex, std::string_view with, std::string_view text, std::string& out) {
+// Every match of `regex` in `text` replaced by `with`, `\0`…`\9` standing for groups. False: the
+// result grows too long.
+bool replace_all(const re2::RE2& regex, std::string_view with, std::string_view text,
+                 std::string& out) {
   const re2::StringPiece whole(text.data(), text.size());
   re2::StringPiece groups[kGroups];
   const int count = std::min(regex.NumberOfCapturingGroups() + 1, kGroups);
   std::size_t at = 0, copied = 0;
   bool after_match = false;  // an empty match right behind another one is none
-  while (at <= text.size() && regex.Match(whole, at, text.size(), re2::RE2::UNANCHORED, groups, count)) {
+  while (at <= text.size() &&
+         regex.Match(whole, at, text.size(), re2::RE2::UNANCHORED, groups, count)) {
     const auto begin = static_cast<std::size_t>(groups[0].data() - text.data());
     if (groups[0].empty() && begin == at && after_match) {
       ++at;
@@ -69,7 +74,8 @@ bool replace_all(const re2::RE2& regex, std::string_view with, std::string_view 
 
 class Rewrite final : public Filter {
  public:
-  explicit Rewrite(const FilterContext& context) : Filter(Phase::kRequest), capturer_(context.route) {
+  explicit Rewrite(const FilterContext& context)
+      : Filter(Phase::kRequest), capturer_(context.route) {
     const config::Policy& policy = context.policy;
     if (policy.rewrite_path) path_ = policy.rewrite_path->value;
     if (policy.rewrite_host) host_ = policy.rewrite_host->value;
@@ -98,7 +104,8 @@ class Rewrite final : public Filter {
   bool rewrite_path(Exchange& x, std::string_view& why) const {
     if (!path_.empty()) {
       Captures captures;
-      if (x.match != nullptr && takes_captures(path_)) capturer_.capture(*x.match, x.path, captures);
+      if (x.match != nullptr && takes_captures(path_))
+        capturer_.capture(*x.match, x.path, captures);
       if (x.match == nullptr) captures.rest = x.path;
       return check_path(x, expand_path(path_, x.match, captures, x.arena), x.path_out, why);
     }
@@ -133,7 +140,8 @@ bool takes_captures(std::string_view pattern) {
   return pattern.ends_with(kRest) || pattern.find_first_of("{\\") != std::string_view::npos;
 }
 
-std::string_view expand_path(std::string_view pattern, const config::Match* match, const Captures& captures, Arena& arena) {
+std::string_view expand_path(std::string_view pattern, const config::Match* match,
+                             const Captures& captures, Arena& arena) {
   if (!takes_captures(pattern)) return pattern;
   const bool rest = pattern.ends_with(kRest);
   if (rest) pattern.remove_suffix(kRest.size());
@@ -151,7 +159,8 @@ std::string_view expand_path(std::string_view pattern, const config::Match* matc
     } else if (match != nullptr && pattern[i] == '{') {
       const std::size_t end = pattern.find('}', i);
       if (end == std::string_view::npos) break;
-      const std::string_view* const value = capture_named(pattern.substr(i + 1, end - i - 1), *match, captures);
+      const std::string_view* const value =
+          capture_named(pattern.substr(i + 1, end - i - 1), *match, captures);
       if (value == nullptr) continue;
       put(i, *value, end + 1);
       i = end;
@@ -161,7 +170,8 @@ std::string_view expand_path(std::string_view pattern, const config::Match* matc
   return path.empty() ? "/" : path;
 }
 
-bool check_path(Exchange& x, std::string_view path, std::string_view& checked, std::string_view& why) {
+bool check_path(Exchange& x, std::string_view path, std::string_view& checked,
+                std::string_view& why) {
   const config::Listener& listener = *x.client.listener;
   NormalisedTarget target;
   if (!normalise_path(path, listener.merge_slashes, x.arena, target, why)) return false;

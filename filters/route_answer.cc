@@ -1,5 +1,6 @@
-// Redirects and fixed answers. A Location is built from the configuration and the checked authority and path, and its path begins with
-// exactly one slash: nobody is sent to another host by the spelling of a request.
+// Redirects and fixed answers. A Location is built from the configuration and the checked authority
+// and path, and its path begins with exactly one slash: nobody is sent to another host by the
+// spelling of a request.
 #include "filters/route_answer.h"
 
 #include <charconv>

@@ -1,6 +1,7 @@
-// One listener's routes, compiled: exact hosts hashed, wildcard hosts by suffix, paths in a trie, regexes in one RE2 set, so that a
-// look-up does not grow with the number of routes. Decides which match of which route takes a request, by the one order
-// of config.md §3 (Precedence), and can say for every route why it did not.
+// One listener's routes, compiled: exact hosts hashed, wildcard hosts by suffix, paths in a trie,
+// regexes in one RE2 set, so that a look-up does not grow with the number of routes. Decides which
+// match of which route takes a request, by the one order of config.md §3 (Precedence), and can say
+// for every route why it did not.
 #pragma once
 
 #include <array>
@@ -47,7 +48,8 @@ class RouteTable {
 
   // Uses x.request (method, headers), x.path, x.query, x.host, x.host_port, x.client_ip.
   bool find(const Exchange& x, RouteHit& hit) const;
-  // Every candidate in the order of precedence, up to and including the winner's, then the rest (why_not `shadowed by …`).
+  // Every candidate in the order of precedence, up to and including the winner's, then the rest
+  // (why_not `shadowed by …`).
   std::vector<Considered> explain(const Exchange& x) const;
   // For 404 bodies: `closest: route cart, method: GET is not POST`. Into the arena.
   std::string_view nearest_miss(const Exchange& x, Arena& arena) const;

@@ -1,5 +1,6 @@
-// A compiled text with `%{…}`: access log fields, keys and captures of one exchange (config/variables.h has the names).
-// Absent is empty. Expansion goes to the exchange's arena; a text without variables is a view of itself.
+// A compiled text with `%{…}`: access log fields, keys and captures of one exchange
+// (config/variables.h has the names). Absent is empty. Expansion goes to the exchange's arena; a
+// text without variables is a view of itself.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +47,8 @@ class Template {
 // Texts that nobody compiled, such as those of `respond`.
 std::string_view expand_text(std::string_view text, Exchange& x);
 
-// A value in at most two pieces (path and query may lie apart); empty when absent. May view `scratch`.
+// A value in at most two pieces (path and query may lie apart); empty when absent. May view
+// `scratch`.
 struct Value {
   std::string_view text;
   std::string_view tail;

@@ -13,6 +13,7 @@
 #include "config/log.h"
 #include "config/reason.h"
 #include "filters/route_table.h"
+#include "proxy/crash.h"
 #include "proxy/version.h"
 
 namespace outrider::cli {
@@ -104,6 +105,7 @@ void add_shadowed_routes(config::Loaded& loaded) {
 }
 
 int run(RunOptions options, bool verbose) {
+  install_crash_handlers();
   ::umask(0077);  // what this process makes is nobody else's
   if (verbose) log::set_level(log::Level::kDebug);
   config::Loaded loaded = config::load(options.paths);

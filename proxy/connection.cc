@@ -15,11 +15,14 @@ union Connection::Socket {
   uv_stream_t stream;
   uv_tcp_t tcp;
   uv_pipe_t pipe;
-  static Socket* make(bool local) { return static_cast<Socket*>(::operator new(local ? sizeof(uv_pipe_t) : sizeof(uv_tcp_t))); }
+  static Socket* make(bool local) {
+    return static_cast<Socket*>(::operator new(local ? sizeof(uv_pipe_t) : sizeof(uv_tcp_t)));
+  }
   static void free(uv_handle_t* handle) { ::operator delete(handle); }
 };
 
-// A queued write. It outlives the connection when that closes first, and then takes the bytes with it.
+// A queued write. It outlives the connection when that closes first, and then takes the bytes with
+// it.
 struct Connection::Pending {
   uv_write_t request{};
   OutBuffer bytes;
@@ -31,7 +34,10 @@ constexpr std::size_t kSmallRead = 16 * 1024;
 }  // namespace
 
 bool Flusher::flush() {
-  if (!dirty.linked()) return false;
+  if (!dirty.linked()) {
+    if (std::exchange(after_due, false) && after != nullptr) after(after_owner);
+    return dirty.linked();
+  }
   // What is woken meanwhile joins the end and has its turn in the next call.
   ListNode now;
   while (dirty.linked()) {
@@ -44,11 +50,12 @@ bool Flusher::flush() {
     hook.unlink();
     hook.owner.flush();
   }
-  if (!dirty.linked() && after != nullptr) after(after_owner);
+  after_due = true;
   return true;
 }
 
-Connection::Connection(Flusher& flusher, Events& events) : Wire(flusher.slabs), flusher_(flusher), events_(events) {}
+Connection::Connection(Flusher& flusher, Events& events)
+    : Wire(flusher.slabs), flusher_(flusher), events_(events) {}
 
 Connection::~Connection() { close_socket(); }
 
@@ -94,7 +101,8 @@ int Connection::connect(const sockaddr* address) {
   if (address->sa_family == AF_UNIX) {
     uv_pipe_init(flusher_.loop.uv(), &socket_->pipe, 0);
     socket_->handle.data = this;
-    uv_pipe_connect(request, &socket_->pipe, reinterpret_cast<const sockaddr_un*>(address)->sun_path, connected);
+    uv_pipe_connect(request, &socket_->pipe,
+                    reinterpret_cast<const sockaddr_un*>(address)->sun_path, connected);
     return 0;
   }
   uv_tcp_init(flusher_.loop.uv(), &socket_->tcp);
@@ -130,8 +138,9 @@ void Connection::hold_reading(bool held) {
 
 void Connection::on_alloc(uv_handle_t* handle, std::size_t, uv_buf_t* buffer) {
   auto* self = static_cast<Connection*>(handle->data);
-  *buffer = uv_buf_init(self->flusher_.read_buffer.get(),
-                        static_cast<unsigned>(self->small_reads_ ? kSmallRead : limits::kReadBuffer));
+  *buffer =
+      uv_buf_init(self->flusher_.read_buffer.get(),
+                  static_cast<unsigned>(self->small_reads_ ? kSmallRead : limits::kReadBuffer));
 }
 
 void Connection::on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buffer) {
@@ -147,7 +156,8 @@ void Connection::on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buff
   }
   if (size > 0) {
     // A source that could be read without a pause earns large reads again.
-    if (self->small_reads_ && static_cast<std::size_t>(size) < kSmallRead) self->small_reads_ = false;
+    if (self->small_reads_ && static_cast<std::size_t>(size) < kSmallRead)
+      self->small_reads_ = false;
     self->events_.on_bytes({buffer->base, static_cast<std::size_t>(size)});
     return;
   }
@@ -184,7 +194,8 @@ void Connection::write_through(std::string_view bytes) {
     wake();
     return;
   }
-  const int wrote = uv_try_write(stream(), reinterpret_cast<const uv_buf_t*>(vectors), static_cast<unsigned>(count + 1));
+  const int wrote = uv_try_write(stream(), reinterpret_cast<const uv_buf_t*>(vectors),
+                                 static_cast<unsigned>(count + 1));
   std::size_t taken = wrote > 0 ? static_cast<std::size_t>(wrote) : 0;
   const std::size_t head = std::min(taken, before);
   out.drop(head);
@@ -200,7 +211,8 @@ bool Connection::write_some() {
     const int count = out.peek(vectors, kVectors);
     std::size_t offered = 0;
     for (int i = 0; i < count; ++i) offered += vectors[i].iov_len;
-    const int wrote = uv_try_write(stream(), reinterpret_cast<const uv_buf_t*>(vectors), static_cast<unsigned>(count));
+    const int wrote = uv_try_write(stream(), reinterpret_cast<const uv_buf_t*>(vectors),
+                                   static_cast<unsigned>(count));
     if (wrote == UV_EAGAIN) break;
     if (wrote < 0) return false;
     out.drop(static_cast<std::size_t>(wrote));
@@ -209,7 +221,8 @@ bool Connection::write_some() {
   return true;
 }
 
-// What the socket did not take waits in libuv's queue; the slabs stay at the front of `out` until it is written.
+// What the socket did not take waits in libuv's queue; the slabs stay at the front of `out` until
+// it is written.
 void Connection::queue_rest() {
   iovec vectors[kVectors];
   const int count = out.peek(vectors, kVectors);
@@ -226,15 +239,16 @@ void Connection::queue_rest() {
     else
       self->wake();
   };
-  if (uv_write(&pending_->request, stream(), reinterpret_cast<const uv_buf_t*>(vectors), static_cast<unsigned>(count),
-               written) == 0)
+  if (uv_write(&pending_->request, stream(), reinterpret_cast<const uv_buf_t*>(vectors),
+               static_cast<unsigned>(count), written) == 0)
     return;
   delete std::exchange(pending_, nullptr);
   in_flight_ = 0;
   write_failed();
 }
 
-// The peer takes no more, but what it said before may still be unread: an early answer. Reading on brings it, and then the error.
+// The peer takes no more, but what it said before may still be unread: an early answer. Reading on
+// brings it, and then the error.
 void Connection::write_failed() {
   out.clear();
   if (reading_ && state_ == State::kOpen)
@@ -288,7 +302,8 @@ void Connection::close(Close how) {
   if (state_ != State::kOpen) return;
   state_ = State::kFlushing;
   linger_ = how == Close::kLinger;
-  linger_timer_ = std::make_unique<Timer>(flusher_.loop, call_member<&Connection::finish_close, Connection>, this);
+  linger_timer_ = std::make_unique<Timer>(flusher_.loop,
+                                          call_member<&Connection::finish_close, Connection>, this);
   linger_timer_->start(limits::kStall);  // for the bytes to leave
   if (reading_) {
     reading_ = false;

@@ -1,5 +1,6 @@
-// One socket's bytes in both directions, with back-pressure. Reads land in the worker's shared buffer; writes gather in `out`
-// and leave once a turn. Everything that can go wrong with a socket arrives as on_broken(), never inside a call made on it.
+// One socket's bytes in both directions, with back-pressure. Reads land in the worker's shared
+// buffer; writes gather in `out` and leave once a turn. Everything that can go wrong with a socket
+// arrives as on_broken(), never inside a call made on it.
 #pragma once
 
 #include <uv.h>
@@ -21,9 +22,10 @@ class Flusher {
   EventLoop& loop;
   BlockPool slabs;
   ListNode dirty;  // of Hook<Connection>
-  // Called once after every turn that flushed something.
+  // Called once at the end of every turn that flushed something or set `after_due`.
   void (*after)(void*) = nullptr;
   void* after_owner = nullptr;
+  bool after_due = false;
   std::unique_ptr<char[]> read_buffer = std::make_unique_for_overwrite<char[]>(limits::kReadBuffer);
 
  private:
@@ -34,13 +36,13 @@ class Connection final : public Wire {
  public:
   class Events {
    public:
-    virtual void on_connected(int status) = 0;            // after connect(); 0 or a libuv error
+    virtual void on_connected(int status) = 0;  // after connect(); 0 or a libuv error
     virtual void on_bytes(std::string_view bytes) = 0;
     virtual void on_eof() = 0;
-    virtual void on_broken() = 0;                         // reset, or a write failed; close() is called next by the owner
+    virtual void on_broken() = 0;  // reset, or a write failed; close() is called next by the owner
     virtual void before_flush() = 0;
     virtual void on_flushed() = 0;
-    virtual void on_closed() = 0;                         // after close(): the last event; the owner may go
+    virtual void on_closed() = 0;  // after close(): the last event; the owner may go
 
    protected:
     ~Events() = default;
@@ -50,7 +52,8 @@ class Connection final : public Wire {
   ~Connection();
 
   bool accept(uv_stream_t* server, bool unix_socket);
-  // The outcome comes as on_connected(), later; an error code here when not even that could be begun.
+  // The outcome comes as on_connected(), later; an error code here when not even that could be
+  // begun.
   int connect(const sockaddr* address);
   void start_reading();
   int fd() const;

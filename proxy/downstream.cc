@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t kPrefaceBytes = 24;
 constexpr Millis kParkAfter{250};
 constexpr Millis kPrefaceTime{900};  // from the first byte of what may be a preface to its last
-}
+}  // namespace
 
 Downstream::Downstream(Listener& listener)
     : listener_(listener),
@@ -53,7 +53,10 @@ bool Downstream::accept(uv_stream_t* server) {
 CodecSettings Downstream::codec_settings() const {
   const config::ListenerLimits& limits = info_.listener->limits;
   // A parked connection's codec starts anew, its count of requests does not.
-  const std::uint64_t requests = limits.requests == 0 ? 0 : limits.requests - std::min<std::uint64_t>(requests_, limits.requests - 1);
+  const std::uint64_t requests =
+      limits.requests == 0
+          ? 0
+          : limits.requests - std::min<std::uint64_t>(requests_, limits.requests - 1);
   return {.scheme = info_.scheme(),
           .max_header_bytes = limits.headers,
           .max_target_bytes = limits.target,
@@ -86,12 +89,14 @@ bool Downstream::learn_peer() {
   char text[INET6_ADDRSTRLEN];
   inet_ntop(v4 ? AF_INET : AF_INET6, info_.ip.data() + (v4 ? 12 : 0), text, sizeof(text));
   const std::size_t size = std::strlen(text);
-  char* const to = size < sizeof(ip_text_) ? ip_text_ : (long_ip_text_ = std::make_unique<char[]>(size)).get();
+  char* const to =
+      size < sizeof(ip_text_) ? ip_text_ : (long_ip_text_ = std::make_unique<char[]>(size)).get();
   std::memcpy(to, text, size);
   info_.ip_text = {to, size};
   info_.local = v4 ? info_.ip[12] == 127 : info_.ip_text == "::1";
-  info_.trusted = std::any_of(info_.listener->trust.begin(), info_.listener->trust.end(),
-                              [this](const config::Cidr& range) { return range.contains(info_.ip); });
+  info_.trusted =
+      std::any_of(info_.listener->trust.begin(), info_.listener->trust.end(),
+                  [this](const config::Cidr& range) { return range.contains(info_.ip); });
   return true;
 }
 
@@ -163,11 +168,13 @@ void Downstream::stream_ended() {
 }
 
 void Downstream::on_abuse(Reason reason, std::string_view detail) {
-  worker().metrics_ref().limit_refused(info_.listener_label, reason == Reason::kHeaderTooLarge ? RefusedLimit::kHeaders
-                                                             : detail.find("reset") != std::string_view::npos
-                                                                 ? RefusedLimit::kResets
-                                                                 : RefusedLimit::kControlFrames);
-  log::limited(reason, "connection of {} on {} closed: {}", info_.ip_text, info_.listener->name, detail);
+  worker().metrics_ref().limit_refused(info_.listener_label,
+                                       reason == Reason::kHeaderTooLarge ? RefusedLimit::kHeaders
+                                       : detail.find("reset") != std::string_view::npos
+                                           ? RefusedLimit::kResets
+                                           : RefusedLimit::kControlFrames);
+  log::limited(reason, "connection of {} on {} closed: {}", info_.ip_text, info_.listener->name,
+               detail);
 }
 
 void Downstream::watch() {
@@ -181,7 +188,8 @@ void Downstream::watch() {
   if (wanted == watch_) return;
   watch_ = wanted;
   waited_ = false;
-  if (wanted == Watch::kNone) return;  // what is armed finds nothing to do, and moving it later is cheap
+  if (wanted == Watch::kNone)
+    return;  // what is armed finds nothing to do, and moving it later is cheap
   if (wanted == Watch::kIdle)
     timer_.start(timeouts.idle.count() == 0 ? kParkAfter : std::min(timeouts.idle, kParkAfter));
   else if (timeouts.header.count() == 0)

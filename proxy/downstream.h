@@ -1,4 +1,5 @@
-// One client connection: owns its socket, codec and streams, and the timers of what is between requests.
+// One client connection: owns its socket, codec and streams, and the timers of what is between
+// requests.
 #pragma once
 
 #include <memory>

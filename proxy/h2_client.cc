@@ -1,5 +1,6 @@
-// HTTP/2 as a client: many requests at once on one connection to an upstream. Whatever the peer vouches it has not processed
-// (REFUSED_STREAM, streams above the last of its GOAWAY) comes back as repeatable, and so does what never left.
+// HTTP/2 as a client: many requests at once on one connection to an upstream. Whatever the peer
+// vouches it has not processed (REFUSED_STREAM, streams above the last of its GOAWAY) comes back as
+// repeatable, and so does what never left.
 #include "proxy/h2_session.h"
 
 namespace outrider {
@@ -11,18 +12,26 @@ class H2Client final : public H2Session {
 
   CodecStream* open(ResponseSink& sink) override;
   std::uint32_t free_streams() const override;
-  bool reusable() const override { return !dead_ && !failed_ && nghttp2_session_check_request_allowed(session_) != 0; }
-  bool takes_upgrades() const override {
-    return nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;
+  bool reusable() const override {
+    return !dead_ && !failed_ && nghttp2_session_check_request_allowed(session_) != 0;
   }
+  bool takes_upgrades() const override {
+    return nghttp2_session_get_remote_settings(session_,
+                                               NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;
+  }
+  bool settled() const override { return settled_; }
   void submit_request(H2Stream& stream, const RequestHead& head, bool last) override;
 
  private:
+  void on_frame(const nghttp2_frame& frame) override {
+    if (frame.hd.type == NGHTTP2_SETTINGS && (frame.hd.flags & NGHTTP2_FLAG_ACK) == 0)
+      settled_ = true;
+  }
   static int on_header(nghttp2_session*, const nghttp2_frame*, const std::uint8_t* name,
                        std::size_t name_size, const std::uint8_t* value, std::size_t value_size,
                        std::uint8_t, void* self) noexcept {
-    return static_cast<H2Client*>(self)->on_field({reinterpret_cast<const char*>(name), name_size},
-                                                  {reinterpret_cast<const char*>(value), value_size});
+    return static_cast<H2Client*>(self)->on_field({chars(name), name_size},
+                                                  {chars(value), value_size});
   }
   int on_begin_headers(const nghttp2_frame& frame) override;
   void on_block(bool last) override;
@@ -38,6 +47,7 @@ class H2Client final : public H2Session {
   ResponseHead* head_ = nullptr;  // that is being decoded
   std::uint32_t told_free_ = 0;
   bool told_reusable_ = true;
+  bool settled_ = false;
 };
 
 CodecStream* H2Client::open(ResponseSink& sink) {
@@ -50,14 +60,16 @@ CodecStream* H2Client::open(ResponseSink& sink) {
 
 std::uint32_t H2Client::free_streams() const {
   if (dead_ || failed_) return 0;
-  const std::uint32_t most = nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+  const std::uint32_t most =
+      nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
   return most > open_count_ ? most - open_count_ : 0;
 }
 
 void H2Client::on_settled() {
   const std::uint32_t free = free_streams();
   const bool more = reusable();
-  if (std::exchange(told_free_, free) == free && std::exchange(told_reusable_, more) == more) return;
+  if (std::exchange(told_free_, free) == free && std::exchange(told_reusable_, more) == more)
+    return;
   told_reusable_ = more;
   events_.on_capacity();  // last: the owner may do anything now
 }
@@ -71,20 +83,25 @@ void H2Client::submit_request(H2Stream& stream, const RequestHead& head, bool la
   add(":scheme", head.scheme);
   if (!head.authority.empty()) add(":authority", head.authority);
   add(":path", head.target);
-  add_fields(head.headers, stream, stream.tunnel_ ? H2Stream::kAnyLength : head.content_length.value_or(H2Stream::kAnyLength),
-             false);
+  add_fields(
+      head.headers, stream,
+      stream.tunnel_ ? H2Stream::kAnyLength : head.content_length.value_or(H2Stream::kAnyLength),
+      false);
   if (head.te_trailers) add("te", "trailers");
   const nghttp2_data_provider body = provider(stream);
-  stream.id_ = nghttp2_submit_request(session_, nullptr, fields().data(), fields().size(), last ? nullptr : &body, &stream);
+  stream.id_ = nghttp2_submit_request(session_, nullptr, fields().data(), fields().size(),
+                                      last ? nullptr : &body, &stream);
   OUTRIDER_ASSERT(stream.id_ > 0);  // reusable() looked for an identifier
 }
 
 int H2Client::on_begin_headers(const nghttp2_frame& frame) {
   H2Stream* const stream = find(frame.hd.stream_id);
   if (stream != nullptr && stream->head_done_)
-    return begin_trailers(frame.hd.stream_id, [](H2Stream& of) { return &of.response_->head().headers; });
+    return begin_trailers(frame.hd.stream_id,
+                          [](H2Stream& of) { return &of.response_->head().headers; });
   block_.stream = nullptr;
-  if (stream == nullptr) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;  // reset by us: nghttp2 skips the block
+  if (stream == nullptr)
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;  // reset by us: nghttp2 skips the block
   head_ = &stream->response_->head();
   head_->status = 0;
   head_->version = Version::kHttp2;
@@ -97,7 +114,8 @@ int H2Client::on_begin_headers(const nghttp2_frame& frame) {
 }
 
 int H2Client::on_field(std::string_view name, std::string_view value) {
-  if (block_.stream == nullptr || !count_field(name, value)) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+  if (block_.stream == nullptr || !count_field(name, value))
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
   std::string_view wrong;
   if (block_.too_large)
     wrong = "the header block is too large";
@@ -149,7 +167,8 @@ std::string_view H2Client::finish_head(bool last) {
     stream.expected_ = H2Stream::kAnyLength;
   } else {
     stream.tunnel_ = false;
-    if (status == 204) stream.expected_ = H2Stream::kAnyLength;  // some send `content-length: 0` with it
+    if (status == 204)
+      stream.expected_ = H2Stream::kAnyLength;  // some send `content-length: 0` with it
     if (status == 204 || status == 304) stream.bodyless_ = true;
     if (stream.expected_ != H2Stream::kAnyLength) head_->content_length = stream.expected_;
   }
@@ -170,14 +189,17 @@ Error H2Client::error_of(const H2Stream& stream, End end, std::uint32_t code) co
   Error error{.reason = Reason::kUpstreamReset, .origin = Origin::kUpstream};
   switch (end) {
     case End::kMalformed: error.reason = Reason::kUpstreamProtocolError; break;
-    case End::kPeerReset: error.repeatable = code == NGHTTP2_REFUSED_STREAM && !stream.head_done_; break;
+    case End::kPeerReset:
+      error.repeatable = code == NGHTTP2_REFUSED_STREAM && !stream.head_done_;
+      break;
     case End::kFailed: error.reason = Reason::kUpstreamProtocolError; [[fallthrough]];
     case End::kGone: error.repeatable = stream.id_ == 0 || stream.id_ > last_request_; break;
   }
   return error;
 }
 
-std::unique_ptr<Codec> make_h2_client(Wire& wire, ClientEvents& events, const CodecSettings& settings) {
+std::unique_ptr<Codec> make_h2_client(Wire& wire, ClientEvents& events,
+                                      const CodecSettings& settings) {
   return std::make_unique<H2Client>(wire, events, settings);
 }
 

@@ -25,7 +25,9 @@ HpackOutline::Fault HpackOutline::read(std::string_view bytes) {
         const bool indexed = byte >= 0x80;
         if (!indexed) mask = byte >= 0x40 ? 0x3f : size_update ? 0x1f : 0x0f;
         // A literal with index 0 brings its own name.
-        after_ = indexed || size_update ? Part::kField : (byte & mask) == 0 ? Part::kName : Part::kValue;
+        after_ = indexed || size_update ? Part::kField
+                 : (byte & mask) == 0   ? Part::kName
+                                        : Part::kValue;
         break;
       }
       case Part::kName:

@@ -1,5 +1,5 @@
-// Size classes behind a 16-byte head that remembers the class. Under AddressSanitizer every block is the heap's own, so that use after
-// free is seen.
+// Size classes behind a 16-byte head that remembers the class. Under AddressSanitizer every block
+// is the heap's own, so that use after free is seen.
 #include "proxy/h2_memory.h"
 
 #include <bit>

@@ -1,12 +1,14 @@
-// nghttp2's memory on one thread: free lists of small size classes, so that streams and frames cost no heap call in steady
-// state, and one frame buffer for all sessions. Invariant: a free list keeps at most kKept bytes; larger blocks go straight
-// to the heap. Used by h2_session.cc alone; not shared between threads.
+// nghttp2's memory on one thread: free lists of small size classes, so that streams and frames cost
+// no heap call in steady state, and one frame buffer for all sessions. Invariant: a free list keeps
+// at most kKept bytes; larger blocks go straight to the heap. Used by h2_session.cc alone; not
+// shared between threads.
 #pragma once
 
 #include <nghttp2/nghttp2.h>
 
 #include <array>
 #include <cstddef>
+#include <vector>
 
 namespace outrider {
 
@@ -21,11 +23,16 @@ class H2Memory {
   void* get(std::size_t bytes);
   void put(void* block);
   nghttp2_mem& for_nghttp2() { return mem_; }
-  std::size_t in_use() const { return in_use_; }  // bytes handed out, the shared frame buffer not counted
+  std::vector<nghttp2_nv> fields;  // of the message that is being sent
+  bool serialising = false;        // a session fills the shared frame
+  std::size_t in_use() const {
+    return in_use_;
+  }  // bytes handed out, the shared frame buffer not counted
 
-  // While one lives, a block as large as a frame is the thread's shared one. A session takes its frame buffer once, when it is made,
-  // and fills it only within one call of mem_send (longer header blocks go on in buffers of their own), so that sessions of a thread,
-  // which never serialise at the same time, can use the same. An idle session is then a third of its size.
+  // While one lives, a block as large as a frame is the thread's shared one. A session takes its
+  // frame buffer once, when it is made, and fills it only within one call of mem_send (longer
+  // header blocks go on in buffers of their own), so that sessions of a thread, which never
+  // serialise at the same time, can use the same. An idle session is then a third of its size.
   class SharedFrame {
    public:
     explicit SharedFrame(H2Memory& memory) : memory_(memory) { memory_.share_frame_ = true; }

@@ -1,6 +1,7 @@
-// HTTP/2 as a server: requests in, responses out. What is malformed at the level of HTTP/2 (RFC 9113 §8.1.1) is reset with PROTOCOL_ERROR
-// and never seen above as a request; what HTTP/1 would answer with 4xx is answered the same way here (on_bad). Extended CONNECT
-// (RFC 8441) becomes the upgrade it stands for, and 101 becomes 200 again on the way back.
+// HTTP/2 as a server: requests in, responses out. What is malformed at the level of HTTP/2 (RFC
+// 9113 §8.1.1) is reset with PROTOCOL_ERROR and never seen above as a request; what HTTP/1 would
+// answer with 4xx is answered the same way here (on_bad). Extended CONNECT (RFC 8441) becomes the
+// upgrade it stands for, and 101 becomes 200 again on the way back.
 #include <array>
 
 #include "proxy/h2_session.h"
@@ -53,14 +54,15 @@ class H2Server final : public H2Session {
   H2Server(Wire& wire, ServerEvents& events, const CodecSettings& settings)
       : H2Session(wire, settings, true, on_header), events_(events) {}
 
-  void submit_response(H2Stream& stream, const ResponseHead& head, bool interim, bool last) override;
+  void submit_response(H2Stream& stream, const ResponseHead& head, bool interim,
+                       bool last) override;
 
  private:
   static int on_header(nghttp2_session*, const nghttp2_frame*, const std::uint8_t* name,
                        std::size_t name_size, const std::uint8_t* value, std::size_t value_size,
                        std::uint8_t, void* self) noexcept {
-    return static_cast<H2Server*>(self)->on_field({reinterpret_cast<const char*>(name), name_size},
-                                                  {reinterpret_cast<const char*>(value), value_size});
+    return static_cast<H2Server*>(self)->on_field({chars(name), name_size},
+                                                  {chars(value), value_size});
   }
   int on_begin_headers(const nghttp2_frame& frame) override;
   void on_block(bool last) override;
@@ -125,7 +127,8 @@ int H2Server::on_begin_headers(const nghttp2_frame& frame) {
 }
 
 int H2Server::on_field(std::string_view name, std::string_view value) {
-  if (block_.stream == nullptr || !count_field(name, value)) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+  if (block_.stream == nullptr || !count_field(name, value))
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
   if (block_.skip || block_.too_large) return 0;
   std::string_view wrong;
   if (block_.trailers)
@@ -155,7 +158,8 @@ std::string_view H2Server::read_pseudo(std::string_view name, std::string_view v
     refuse("a method longer than 32 bytes");
     value = value.substr(0, limits::kMethodBytes);
   }
-  if (to == &head_->target && settings_.max_target_bytes != 0 && value.size() > settings_.max_target_bytes) {
+  if (to == &head_->target && settings_.max_target_bytes != 0 &&
+      value.size() > settings_.max_target_bytes) {
     refuse("the target is too long", 414, Reason::kHeaderTooLarge);
     value = value.substr(0, settings_.max_target_bytes);
   }
@@ -187,7 +191,8 @@ std::string_view H2Server::read_field(std::string_view name, std::string_view va
     default: {
       const std::uint8_t flags = header_flags(id);
       if ((flags & kHopByHop) != 0) return {};
-      if ((flags & kSingle) != 0 && head_->headers.find(id) != nullptr) refuse("a field twice that may stand once");
+      if ((flags & kSingle) != 0 && head_->headers.find(id) != nullptr)
+        refuse("a field twice that may stand once");
     }
   }
   store_field(id, name, value);
@@ -198,7 +203,7 @@ std::string_view H2Server::read_field(std::string_view name, std::string_view va
 std::string_view H2Server::finish_pseudo() {
   RequestHead& head = *head_;
   if (head.method_text.empty()) return "no :method";
-  if (nghttp2_check_method(reinterpret_cast<const std::uint8_t*>(head.method_text.data()), head.method_text.size()) == 0)
+  if (nghttp2_check_method(octets(head.method_text.data()), head.method_text.size()) == 0)
     return "a :method that is not a token";
   head.method = method_of(head.method_text);
   const bool connect = head.method == Method::kConnect;
@@ -273,7 +278,8 @@ Error H2Server::error_of(const H2Stream&, End end, std::uint32_t) const {
   }
 }
 
-void H2Server::submit_response(H2Stream& stream, const ResponseHead& head, bool interim, bool last) {
+void H2Server::submit_response(H2Stream& stream, const ResponseHead& head, bool interim,
+                               bool last) {
   int status = head.status;
   if (status == 101 && stream.tunnel_)
     status = 200;
@@ -282,17 +288,22 @@ void H2Server::submit_response(H2Stream& stream, const ResponseHead& head, bool 
   const bool with_length = !interim && status != 204 && head.status != 101;
   begin_fields();
   add(":status", status_text(status));
-  add_fields(head.headers, stream, with_length ? head.content_length.value_or(H2Stream::kAnyLength) : H2Stream::kAnyLength,
-             false);
+  add_fields(
+      head.headers, stream,
+      with_length ? head.content_length.value_or(H2Stream::kAnyLength) : H2Stream::kAnyLength,
+      false);
   if (interim) {
-    nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, stream.id_, nullptr, fields().data(), fields().size(), nullptr);
+    nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, stream.id_, nullptr, fields().data(),
+                           fields().size(), nullptr);
     return;
   }
   const nghttp2_data_provider body = provider(stream);
-  nghttp2_submit_response(session_, stream.id_, fields().data(), fields().size(), last ? nullptr : &body);
+  nghttp2_submit_response(session_, stream.id_, fields().data(), fields().size(),
+                          last ? nullptr : &body);
 }
 
-std::unique_ptr<Codec> make_h2_server(Wire& wire, ServerEvents& events, const CodecSettings& settings) {
+std::unique_ptr<Codec> make_h2_server(Wire& wire, ServerEvents& events,
+                                      const CodecSettings& settings) {
   return std::make_unique<H2Server>(wire, events, settings);
 }
 

@@ -1,9 +1,11 @@
-// HTTP/2 on nghttp2, what both ends have in common: frames checked before nghttp2 sees them, budgets against floods, streams and their
-// bodies, one serialising pass a turn. nghttp2 does framing, HPACK and flow control; the meaning of header blocks is checked by our own
-// code (no_http_messaging), in h2_server.cc and h2_client.cc.
-// Invariants: an nghttp2 stream's user data is its H2Stream as long as the owner of that has not been told of its end; nghttp2 never
-// reads a name or value of a head (NO_COPY) after the stream was reset, because it drops the frames of a stream that is closing
-// before it packs them; nothing is sent from inside a call that the owner makes.
+// HTTP/2 on nghttp2, what both ends have in common: frames checked before nghttp2 sees them,
+// budgets against floods, streams and their bodies, one serialising pass a turn. nghttp2 does
+// framing, HPACK and flow control; the meaning of header blocks is checked by our own code
+// (no_http_messaging), in h2_server.cc and h2_client.cc. Invariants: an nghttp2 stream's user data
+// is its H2Stream as long as the owner of that has not been told of its end; nghttp2 never reads a
+// name or value of a head (NO_COPY) after the stream was reset, because it drops the frames of a
+// stream that is closing before it packs them; nothing is sent from inside a call that the owner
+// makes.
 #pragma once
 
 #include <nghttp2/nghttp2.h>
@@ -18,6 +20,12 @@
 namespace outrider {
 
 class H2Session;
+
+inline const char* chars(const std::uint8_t* bytes) { return reinterpret_cast<const char*>(bytes); }
+// nghttp2_nv and some others are not const-correct; nothing is written.
+inline std::uint8_t* octets(const char* text) {
+  return reinterpret_cast<std::uint8_t*>(const_cast<char*>(text));
+}
 
 class H2Stream final : public CodecStream {
  public:
@@ -50,23 +58,23 @@ class H2Stream final : public CodecStream {
   H2Stream* next_ = nullptr;          // all streams of the session
   H2Stream* prev_ = nullptr;
   OutBuffer out_;
-  std::optional<Headers> trailers_;   // to be sent behind out_
+  std::optional<Headers> trailers_;      // to be sent behind out_
   std::uint64_t expected_ = kAnyLength;  // content-length of the incoming half
   std::uint64_t received_ = 0;
-  std::uint32_t uncredited_ = 0;      // received, not yet given back to the peer's window
-  std::int32_t id_;                   // 0: request not submitted yet
+  std::uint32_t uncredited_ = 0;  // received, not yet given back to the peer's window
+  std::int32_t id_;               // 0: request not submitted yet
   std::uint8_t interims_ = 0;
   bool held_ = false;
-  bool in_ended_ = false;    // the incoming half is complete
-  bool in_dead_ = false;     // … or refused: what still comes is dropped
-  bool out_ended_ = false;   // the owner has sent everything
-  bool sent_ = false;        // END_STREAM is serialised
+  bool in_ended_ = false;   // the incoming half is complete
+  bool in_dead_ = false;    // … or refused: what still comes is dropped
+  bool out_ended_ = false;  // the owner has sent everything
+  bool sent_ = false;       // END_STREAM is serialised
   bool above_high_ = false;
-  bool deferred_ = false;    // nghttp2 waits for more body
-  bool closed_ = false;      // nghttp2 knows it no more
-  bool head_done_ = false;   // client: the final head has come
-  bool tunnel_ = false;      // extended CONNECT
-  bool bodyless_ = false;    // client: the answer to HEAD, 204 or 304
+  bool deferred_ = false;   // nghttp2 waits for more body
+  bool closed_ = false;     // nghttp2 knows it no more
+  bool head_done_ = false;  // client: the final head has come
+  bool tunnel_ = false;     // extended CONNECT
+  bool bodyless_ = false;   // client: the answer to HEAD, 204 or 304
 };
 
 // Allowances that refill with time: a peer that uses them up is cut off.
@@ -74,7 +82,8 @@ class H2Budgets {
  public:
   bool spend_reset(std::uint64_t now_ms);
   bool spend_control(std::uint64_t now_ms);
-  // Work that the peer is here for; pays for a few control frames, so that long transfers never run out.
+  // Work that the peer is here for; pays for a few control frames, so that long transfers never run
+  // out.
   void earn(std::size_t bytes) {
     const std::size_t frames = 1 + (bytes < 448 ? bytes / 64 : 7);
     control_ = control_ > frames ? control_ - static_cast<std::uint32_t>(frames) : 0;
@@ -115,9 +124,9 @@ class H2Session : public Codec {
     std::size_t bytes = 0;
     std::size_t count = 0;
     bool trailers = false;
-    bool skip = false;           // counted, not read
+    bool skip = false;  // counted, not read
     bool too_large = false;
-    bool regular_seen = false;   // no pseudo-header may follow
+    bool regular_seen = false;  // no pseudo-header may follow
   };
   struct Frame {
     std::uint32_t length = 0;
@@ -125,8 +134,14 @@ class H2Session : public Codec {
     std::uint8_t flags = 0;
     std::int32_t stream = 0;
   };
-  // How a stream came to its end before its time: the peer broke a rule, reset it, left, or the connection failed.
+  // How a stream came to its end before its time: the peer broke a rule, reset it, left, or the
+  // connection failed.
   enum class End : std::uint8_t { kMalformed, kPeerReset, kGone, kFailed };
+
+  static constexpr std::size_t kFrameHead = 9;
+  static constexpr std::string_view kConnectionError = "a connection error of HTTP/2";
+  // Window is given back in pieces of this size: one look-up for many frames.
+  static constexpr std::uint32_t kCreditBatch = limits::kH2Window / 4;
 
   H2Session(Wire& wire, const CodecSettings& settings, bool server,
             nghttp2_on_header_callback on_header);
@@ -169,9 +184,10 @@ class H2Session : public Codec {
 
   // The outgoing fields, gathered in a buffer of the thread's.
   void begin_fields();
-  static std::span<const nghttp2_nv> fields();
+  std::span<const nghttp2_nv> fields() const { return memory_.fields; }
   void add(std::string_view name, std::string_view value, std::uint8_t flags = 0);
-  void add_fields(const Headers& headers, const H2Stream& stream, std::uint64_t length, bool trailers);
+  void add_fields(const Headers& headers, const H2Stream& stream, std::uint64_t length,
+                  bool trailers);
   nghttp2_data_provider provider(H2Stream& stream);
 
   Wire& wire_;
@@ -181,17 +197,19 @@ class H2Session : public Codec {
   Block block_;
   H2Stream* streams_ = nullptr;
   std::uint32_t stream_count_ = 0;  // ours
-  std::uint32_t open_count_ = 0;    // nghttp2's, those included that only wait for their RST_STREAM to leave
+  std::uint32_t open_count_ =
+      0;  // nghttp2's, those included that only wait for their RST_STREAM to leave
   std::int32_t goaway_last_ = INT32_MAX;  // newer ones of the peer's are refused
   std::int32_t last_request_ = 0;         // client: the newest whose HEADERS are serialised
   bool goaway_received_ = false;
-  bool dead_ = false;     // closed: nothing goes in or out any more
-  bool failed_ = false;   // a connection error; closes when the call from nghttp2 has returned
+  bool dead_ = false;    // closed: nothing goes in or out any more
+  bool failed_ = false;  // a connection error; closes when the call from nghttp2 has returned
   Reason fail_reason_ = Reason::kBadRequest;
   std::string_view fail_detail_;
 
  private:
-  static const nghttp2_session_callbacks* callbacks(bool server, nghttp2_on_header_callback on_header);
+  static const nghttp2_session_callbacks* callbacks(bool server,
+                                                    nghttp2_on_header_callback on_header);
   static const nghttp2_option* options();
   static ssize_t read_body(nghttp2_session*, std::int32_t id, std::uint8_t*, std::size_t length,
                            std::uint32_t* flags, nghttp2_data_source* source, void* self);
@@ -227,21 +245,22 @@ class H2Session : public Codec {
   std::uint8_t head_size_ = 0;
   std::uint8_t preface_left_ = 0;
   std::uint32_t payload_left_ = 0;
-  std::uint32_t data_left_ = 0;       // of the DATA frame in nghttp2's hands
+  std::uint32_t data_left_ = 0;  // of the DATA frame in nghttp2's hands
   std::uint32_t continuations_ = 0;
   std::uint32_t empty_continuations_ = 0;
-  std::int32_t last_id_ = 0;          // newest stream of the peer's
-  std::int32_t open_stream_ = 0;      // known to be open when its DATA goes on
-  std::int32_t skipped_from_ = 0;     // ids left out before it, never to be used
+  std::int32_t last_id_ = 0;       // newest stream of the peer's
+  std::int32_t open_stream_ = 0;   // known to be open when its DATA goes on
+  std::int32_t skipped_from_ = 0;  // ids left out before it, never to be used
   std::int32_t skipped_to_ = 0;
-  std::int32_t highest_reset_ = 0;    // up to here the peer may not know yet that we ended a stream
+  std::int32_t highest_reset_ = 0;  // up to here the peer may not know yet that we ended a stream
   std::int32_t reset_by_peer_ = 0;
   char priority_[4] = {};
-  bool skipping_ = false;        // the payload is not for nghttp2
+  bool skipping_ = false;  // the payload is not for nghttp2
   bool settings_seen_ = false;
-  bool block_open_ = false;      // HEADERS without END_HEADERS so far
+  bool block_open_ = false;  // HEADERS without END_HEADERS so far
   const bool server_;
-  bool final_ = false;           // the last GOAWAY is queued or sent
+  bool noticed_ = false;  // GOAWAY(2^31-1) is queued or sent
+  bool final_ = false;    // the last GOAWAY is queued or sent
   bool dirty_ = false;
   bool feeding_ = false;
   bool pumping_ = false;

@@ -27,7 +27,8 @@ bool is_outbound(const config::Address& address) {
   if (address.kind == config::Address::Kind::kUnix) return true;
   if (address.kind == config::Address::Kind::kAny) return false;
   if (!address.v6) return address.ip[0] == 127;
-  static constexpr std::array<std::uint8_t, 16> kLoopback{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+  static constexpr std::array<std::uint8_t, 16> kLoopback{0, 0, 0, 0, 0, 0, 0, 0,
+                                                          0, 0, 0, 0, 0, 0, 0, 1};
   return address.ip == kLoopback;
 }
 
@@ -40,8 +41,12 @@ struct Listener::Socket {
   };
 };
 
-Listener::Listener(Worker& worker, const ListenerSnapshot& snapshot, std::shared_ptr<ListenerShared> shared)
-    : worker_(worker), snapshot_(snapshot), shared_(std::move(shared)), inbound_(!is_outbound(snapshot.config->address)) {}
+Listener::Listener(Worker& worker, const ListenerSnapshot& snapshot,
+                   std::shared_ptr<ListenerShared> shared)
+    : worker_(worker),
+      snapshot_(snapshot),
+      shared_(std::move(shared)),
+      inbound_(!is_outbound(snapshot.config->address)) {}
 
 Listener::~Listener() { stop_accepting(); }
 
@@ -113,7 +118,8 @@ void Listener::leave(const std::array<std::uint8_t, 16>& ip) {
 }
 
 void Listener::on_connection(int status) {
-  if (status != 0) {  // out of descriptors: libuv has taken and closed what waited, so nothing spins
+  if (status !=
+      0) {  // out of descriptors: libuv has taken and closed what waited, so nothing spins
     worker_.metrics_ref().limit_refused(snapshot_.label, RefusedLimit::kOther);
     return;
   }
@@ -146,7 +152,9 @@ int bind_tcp(const config::Address& address, bool shared, std::string& why) {
   const int off = 0;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   if (shared) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-  if (v6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, address.kind == config::Address::Kind::kAny ? &off : &on, sizeof(on));
+  if (v6)
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY,
+               address.kind == config::Address::Kind::kAny ? &off : &on, sizeof(on));
   if (::bind(fd, target.get(), target.length) != 0) return fail(fd, why);
   return fd;
 }
@@ -195,8 +203,8 @@ int bind_unix(const config::Address& address, std::string& why) {
 
 }  // namespace
 
-bool bind_listener(const config::Address& address, std::size_t count, std::vector<int>& fds, config::Address& bound,
-                   std::string& why) {
+bool bind_listener(const config::Address& address, std::size_t count, std::vector<int>& fds,
+                   config::Address& bound, std::string& why) {
   bound = address;
   if (address.kind == config::Address::Kind::kUnix) {
     const int fd = bind_unix(address, why);
@@ -205,7 +213,8 @@ bool bind_listener(const config::Address& address, std::size_t count, std::vecto
     while (fds.size() < count) fds.push_back(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
     return true;
   }
-  // A port that another socket holds shows only to one that does not share; port 0 never picks such a one.
+  // A port that another socket holds shows only to one that does not share; port 0 never picks such
+  // a one.
   if (address.port != 0) {
     const int probe = bind_tcp(address, false, why);
     if (probe < 0) return false;

@@ -16,12 +16,13 @@ struct ListenerShared;
 
 class Listener {
  public:
-  Listener(Worker& worker, const ListenerSnapshot& snapshot, std::shared_ptr<ListenerShared> shared);
+  Listener(Worker& worker, const ListenerSnapshot& snapshot,
+           std::shared_ptr<ListenerShared> shared);
   ~Listener();
   // Takes the bound socket over.
   bool open(int fd, std::string& why);
   void stop_accepting();
-  void close_all();  // connections too: streams are cut, what can be written at once still is
+  void close_all();        // connections too: streams are cut, what can be written at once still is
   void drain(bool final);  // its connections
 
   Worker& worker() { return worker_; }
@@ -47,9 +48,10 @@ class Listener {
 // Loopback and Unix sockets are the application's way out: they drain last.
 bool is_outbound(const config::Address& address);
 
-// Binds (not yet listening): `count` sockets that share the port, or one Unix socket duplicated. Exclusive: an address that another
-// socket holds is an error, even of the same user. `bound` is the address with the port that was picked.
-bool bind_listener(const config::Address& address, std::size_t count, std::vector<int>& fds, config::Address& bound,
-                   std::string& why);
+// Binds (not yet listening): `count` sockets that share the port, or one Unix socket duplicated.
+// Exclusive: an address that another socket holds is an error, even of the same user. `bound` is
+// the address with the port that was picked.
+bool bind_listener(const config::Address& address, std::size_t count, std::vector<int>& fds,
+                   config::Address& bound, std::string& why);
 
 }  // namespace outrider

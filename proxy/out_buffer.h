@@ -1,5 +1,6 @@
-// Bytes on their way out of one connection: a chain of slabs from the worker's free list, given back as they are written.
-// An idle connection holds no slab. Appending copies; the socket takes from the front.
+// Bytes on their way out of one connection: a chain of slabs from the worker's free list, given
+// back as they are written. An idle connection holds no slab. Appending copies; the socket takes
+// from the front.
 #pragma once
 
 #include <sys/uio.h>
@@ -43,7 +44,8 @@ class OutBuffer {
       bytes.remove_prefix(part);
     }
   }
-  // `bytes` in one piece to be written by the caller; then commit() what was used. bytes <= kMaxReserve.
+  // `bytes` in one piece to be written by the caller; then commit() what was used. bytes <=
+  // kMaxReserve.
   char* reserve(std::size_t bytes) {
     if (room_at_end() < bytes) add_slab();
     return data(last_) + last_->end;
@@ -56,7 +58,8 @@ class OutBuffer {
   int peek(iovec* vectors, int max) const {
     int filled = 0;
     for (Slab* slab = first_; slab != nullptr && filled < max; slab = slab->next)
-      if (slab->end > slab->begin) vectors[filled++] = {data(slab) + slab->begin, slab->end - slab->begin};
+      if (slab->end > slab->begin)
+        vectors[filled++] = {data(slab) + slab->begin, slab->end - slab->begin};
     return filled;
   }
   void drop(std::size_t bytes) {

@@ -1,9 +1,9 @@
 #include "proxy/server.h"
 
-#include <nlohmann/json.hpp>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -27,7 +27,8 @@ unsigned cpu_count() {
   cpu_set_t set;
   CPU_ZERO(&set);
   unsigned cores = std::max(1U, std::thread::hardware_concurrency());
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) cores = static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+  if (sched_getaffinity(0, sizeof(set), &set) == 0)
+    cores = static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
   auto limited = [cores](double quota, double period) {
     if (quota <= 0 || period <= 0) return cores;
     const auto whole = static_cast<unsigned>((quota + period - 1) / period);
@@ -37,7 +38,8 @@ unsigned cpu_count() {
   std::string path;
   for (std::ifstream own("/proc/self/cgroup"); std::getline(own, line);)
     if (line.rfind("0::", 0) == 0) path = line.substr(3);
-  for (; !path.empty(); path = path == "/" ? "" : path.substr(0, std::max<std::size_t>(path.rfind('/'), 1))) {
+  for (; !path.empty();
+       path = path == "/" ? "" : path.substr(0, std::max<std::size_t>(path.rfind('/'), 1))) {
     std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
     std::string quota;
     double period = 0;
@@ -53,7 +55,8 @@ unsigned cpu_count() {
 }
 
 std::int64_t wall_ms() {
-  return std::chrono::duration_cast<Millis>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<Millis>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 }  // namespace
@@ -90,17 +93,20 @@ int Server::run() {
     tick_timer_.start(kTick);
     loop_.run();
   }
-  for (const auto& worker : workers_) worker->loop().post([&loop = worker->loop()] { loop.stop(); });
+  for (const auto& worker : workers_)
+    worker->loop().post([&loop = worker->loop()] { loop.stop(); });
   for (const auto& worker : workers_) worker->join();
   workers_.clear();
   for (const config::Listener& listener : config_->listeners)
-    if (listener.address.kind == config::Address::Kind::kUnix) ::unlink(listener.address.path.c_str());
+    if (listener.address.kind == config::Address::Kind::kUnix)
+      ::unlink(listener.address.path.c_str());
   log::stop();
   return exit_code_;
 }
 
 bool Server::bind_all() {
-  unsigned count = options_.workers != 0 ? options_.workers : config_->workers.value_or(cpu_count());
+  unsigned count =
+      options_.workers != 0 ? options_.workers : config_->workers.value_or(cpu_count());
   bool all = true;
   for (const config::Listener& listener : config_->listeners) {
     std::vector<int> fds;
@@ -115,19 +121,23 @@ bool Server::bind_all() {
     sockets_.push_back(std::move(fds));
   }
   if (!all) return false;
-  for (std::size_t i = 0; i < config_->services.size(); ++i) shared_.services.push_back(std::make_shared<ServiceShared>());
-  for (std::size_t i = 0; i < config_->listeners.size(); ++i) shared_.listeners.push_back(std::make_shared<ListenerShared>());
+  for (std::size_t i = 0; i < config_->services.size(); ++i)
+    shared_.services.push_back(std::make_shared<ServiceShared>());
+  for (std::size_t i = 0; i < config_->listeners.size(); ++i)
+    shared_.listeners.push_back(std::make_shared<ListenerShared>());
   if (config_->telemetry.access_log != config::Telemetry::Log::kOff) {
     std::string error;
     shared_.access_log = &log_writer_;
-    shared_.access_sink = config_->telemetry.access_log_file.empty() ? log_writer_.descriptor(STDOUT_FILENO)
-                                                                     : log_writer_.file(config_->telemetry.access_log_file, error);
+    shared_.access_sink = config_->telemetry.access_log_file.empty()
+                              ? log_writer_.descriptor(STDOUT_FILENO)
+                              : log_writer_.file(config_->telemetry.access_log_file, error);
     if (shared_.access_sink == nullptr) {
       log::error("cannot open the access log {}: {}", config_->telemetry.access_log_file, error);
       return false;
     }
   }
-  for (unsigned i = 0; i < count; ++i) workers_.push_back(std::make_unique<Worker>(i, snapshot_, shared_));
+  for (unsigned i = 0; i < count; ++i)
+    workers_.push_back(std::make_unique<Worker>(i, snapshot_, shared_));
   return true;
 }
 
@@ -141,7 +151,8 @@ bool Server::start_admin() {
   };
   const Surface surfaces[] = {
       {"admin", config_->admin.on, config_->admin.written, config_->admin.address, true},
-      {"metrics", config_->telemetry.metrics, config_->telemetry.metrics_written, config_->telemetry.metrics_address, false}};
+      {"metrics", config_->telemetry.metrics, config_->telemetry.metrics_written,
+       config_->telemetry.metrics_address, false}};
   for (const Surface& surface : surfaces) {
     if (!surface.on) continue;
     std::vector<int> fds;
@@ -159,7 +170,8 @@ bool Server::start_admin() {
       log::error("cannot listen on {} ({}): {}", surface.address.to_string(), surface.name, why);
       return false;
     } else {
-      log::warn("{} is off: cannot listen on its default {}: {}", surface.name, surface.address.to_string(), why);
+      log::warn("{} is off: cannot listen on its default {}: {}", surface.name,
+                surface.address.to_string(), why);
     }
   }
   return true;
@@ -170,7 +182,8 @@ void Server::start_workers() {
     for (std::size_t w = 0; w < workers_.size(); ++w) {
       std::string why;
       if (workers_[w]->listen(l, sockets_[l][w], why)) continue;
-      log::error("cannot listen on {} ({}): {}", bound_[l].to_string(), config_->listeners[l].name, why);
+      log::error("cannot listen on {} ({}): {}", bound_[l].to_string(), config_->listeners[l].name,
+                 why);
       exit_code_ = 1;
       return;
     }
@@ -198,7 +211,9 @@ void Server::listen_to_signals() {
 
 void Server::on_signal(int number) {
   switch (number) {
-    case SIGHUP: log::warn("SIGHUP: reload is not supported yet; the running configuration stays"); return;
+    case SIGHUP:
+      log::warn("SIGHUP: reload is not supported yet; the running configuration stays");
+      return;
     case SIGUSR1: log_writer_.reopen(); return;
     default: break;
   }
@@ -211,10 +226,12 @@ void Server::on_signal(int number) {
 }
 
 void Server::each_worker(std::function<void(Worker&)> function) {
-  for (const auto& worker : workers_) worker->loop().post([&target = *worker, function] { function(target); });
+  for (const auto& worker : workers_)
+    worker->loop().post([&target = *worker, function] { function(target); });
 }
 
-// Ready turns 503 and clients are told; after the delay the doors close; then whoever is left is waited for.
+// Ready turns 503 and clients are told; after the delay the doors close; then whoever is left is
+// waited for.
 void Server::start_drain(bool with_delay) {
   if (phase_ >= Phase::kAnnounced) return;
   phase_ = Phase::kAnnounced;
@@ -224,15 +241,16 @@ void Server::start_drain(bool with_delay) {
     worker.drain(Worker::Drain::kAnnounce, true, true);
   });
   deadline_timer_.start(config_->drain_deadline);
-  const Millis delay = with_delay ? std::min(config_->drain_delay, config_->drain_deadline) : Millis{0};
+  const Millis delay =
+      with_delay ? std::min(config_->drain_delay, config_->drain_deadline) : Millis{0};
   drain_timer_.start(delay);
 }
 
 void Server::on_drain_step() {
   phase_ = Phase::kClosing;
-  const bool any_inbound = std::any_of(config_->listeners.begin(), config_->listeners.end(), [](const config::Listener& it) {
-    return !is_outbound(it.address);
-  });
+  const bool any_inbound =
+      std::any_of(config_->listeners.begin(), config_->listeners.end(),
+                  [](const config::Listener& it) { return !is_outbound(it.address); });
   outbound_closed_ = !any_inbound;
   each_worker([any_inbound](Worker& worker) {
     worker.stop_accepting(true, !any_inbound);
@@ -241,7 +259,8 @@ void Server::on_drain_step() {
   idle_timer_.start(kIdleLook);
 }
 
-// Asks every worker what is still open; when the inbound half is done the outbound half closes, when all is done the process ends.
+// Asks every worker what is still open; when the inbound half is done the outbound half closes,
+// when all is done the process ends.
 void Server::check_idle() {
   auto left = std::make_shared<std::pair<std::size_t, std::size_t>>(workers_.size(), 0);
   each_worker([this, left](Worker& worker) {
@@ -309,18 +328,22 @@ void Server::collect_metrics(bool open_metrics, std::function<void(std::string)>
 }
 
 void Server::append_process_series(std::string& text) const {
-  text += "# HELP outrider_config_generation Generation of the configuration that serves.\n"
-          "# TYPE outrider_config_generation gauge\n"
-          "outrider_config_generation " + std::to_string(snapshot_->generation) + "\n"
-          "# HELP outrider_config_stale 1 while a newer configuration was refused.\n"
-          "# TYPE outrider_config_stale gauge\n"
-          "outrider_config_stale 0\n"
-          "# HELP outrider_endpoints Endpoints by state.\n"
-          "# TYPE outrider_endpoints gauge\n";
+  text +=
+      "# HELP outrider_config_generation Generation of the configuration that serves.\n"
+      "# TYPE outrider_config_generation gauge\n"
+      "outrider_config_generation " +
+      std::to_string(snapshot_->generation) +
+      "\n"
+      "# HELP outrider_config_stale 1 while a newer configuration was refused.\n"
+      "# TYPE outrider_config_stale gauge\n"
+      "outrider_config_stale 0\n"
+      "# HELP outrider_endpoints Endpoints by state.\n"
+      "# TYPE outrider_endpoints gauge\n";
   for (const config::Service& service : config_->services)
     for (const char* state : {"healthy", "unhealthy", "ejected", "draining"})
       text += "outrider_endpoints{service=\"" + service.name + "\",state=\"" + state + "\"} " +
-              std::to_string(std::strcmp(state, "healthy") == 0 ? service.endpoints.size() : 0) + "\n";
+              std::to_string(std::strcmp(state, "healthy") == 0 ? service.endpoints.size() : 0) +
+              "\n";
 }
 
 void Server::collect_services(std::function<void(std::string)> done) {

@@ -1,4 +1,5 @@
-// The control thread: binds, starts workers, listens to signals, drains, serves the admin surfaces. Owns everything that is one per process.
+// The control thread: binds, starts workers, listens to signals, drains, serves the admin surfaces.
+// Owns everything that is one per process.
 #pragma once
 
 #include <functional>

@@ -30,8 +30,9 @@ void compile_route(const config::Config& config, const config::Route& route, Com
     const config::Service* service = nullptr;
     if (!route.to.empty()) {
       target.target = &route.to[i];
-      const auto found = std::find_if(config.services.begin(), config.services.end(),
-                                      [&](const config::Service& it) { return it.name == target.target->service; });
+      const auto found = std::find_if(
+          config.services.begin(), config.services.end(),
+          [&](const config::Service& it) { return it.name == target.target->service; });
       OUTRIDER_ASSERT(found != config.services.end());
       service = &*found;
       target.service = static_cast<std::uint32_t>(std::distance(config.services.begin(), found));
@@ -66,12 +67,14 @@ config::Route own_route(const config::Listener& listener) {
 
 }  // namespace
 
-std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::Config> config, std::uint64_t generation) {
+std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::Config> config,
+                                                  std::uint64_t generation) {
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->config = std::move(config);
   snapshot->generation = generation;
   const config::Config& model = *snapshot->config;
-  for (const config::Service& service : model.services) snapshot->service_labels.push_back(intern_label(service.name));
+  for (const config::Service& service : model.services)
+    snapshot->service_labels.push_back(intern_label(service.name));
   snapshot->routes.resize(model.routes.size());
   for (std::size_t i = 0; i < model.routes.size(); ++i) {
     snapshot->routes[i].index = static_cast<std::uint32_t>(i);
@@ -107,7 +110,8 @@ void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot
   const config::Listener& settings = *listener.config;
   x.is_grpc = x.request.headers.get(HeaderId::kContentType).starts_with("application/grpc");
   trust(x);  // first: whatever is refused is logged, and explained, with what it says of the client
-  if (!x.request.authority.empty() && !parse_authority(x.request.authority, x.arena, x.host, x.host_port, why)) {
+  if (!x.request.authority.empty() &&
+      !parse_authority(x.request.authority, x.arena, x.host, x.host_port, why)) {
     x.reply(Reason::kBadRequest, why);
     return;
   }
@@ -138,7 +142,8 @@ void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot
   }
   RouteHit hit;
   if (!listener.routes->find(x, hit)) {
-    x.reply(Reason::kRouteNotFound, x.talkative ? listener.routes->nearest_miss(x, x.arena) : std::string_view());
+    x.reply(Reason::kRouteNotFound,
+            x.talkative ? listener.routes->nearest_miss(x, x.arena) : std::string_view());
     return;
   }
   x.route = &snapshot.routes[hit.route];

@@ -1,5 +1,5 @@
-// What workers share, immutable: the model and what was compiled from it. A generation is published whole; exchanges keep the one they
-// began with, which goes when its last exchange ends.
+// What workers share, immutable: the model and what was compiled from it. A generation is published
+// whole; exchanges keep the one they began with, which goes when its last exchange ends.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct ListenerSnapshot {
   std::uint32_t index = 0;  // in Config::listeners
   std::uint32_t label = 0;
   std::string port_text;
-  std::unique_ptr<RouteTable> routes;      // null where `always` answers
-  std::unique_ptr<CompiledRoute> always;   // TCP `to` and a listener's own redirect
+  std::unique_ptr<RouteTable> routes;     // null where `always` answers
+  std::unique_ptr<CompiledRoute> always;  // TCP `to` and a listener's own redirect
 };
 
 struct Snapshot {
@@ -31,12 +31,14 @@ struct Snapshot {
   std::vector<std::uint32_t> service_labels;
   std::deque<config::Route> own_routes;  // behind ListenerSnapshot::always
 
-  static std::shared_ptr<const Snapshot> compile(std::shared_ptr<const config::Config> config, std::uint64_t generation);
+  static std::shared_ptr<const Snapshot> compile(std::shared_ptr<const config::Config> config,
+                                                 std::uint64_t generation);
 };
 
-// Decides everything about a request that needs no network: checks and normalises target and authority, applies `trust`, finds the
-// route and draws the target (`ticket`: a random number; spill is the caller's). Sets x.answer where the request ends here.
-// The data path and `explain` both call it.
+// Decides everything about a request that needs no network: checks and normalises target and
+// authority, applies `trust`, finds the route and draws the target (`ticket`: a random number;
+// spill is the caller's). Sets x.answer where the request ends here. The data path and `explain`
+// both call it.
 void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot& listener);
 
 }  // namespace outrider

@@ -56,8 +56,9 @@ AttemptResult attempt_result(Reason reason) {
 
 // After these the rest of an HTTP/1 request is not worth reading, or cannot be trusted.
 bool closes_connection(Reason reason) {
-  return reason == Reason::kBadRequest || reason == Reason::kBodyTooLarge || reason == Reason::kHeaderTooLarge ||
-         reason == Reason::kClientTimeout || reason == Reason::kDrain;
+  return reason == Reason::kBadRequest || reason == Reason::kBodyTooLarge ||
+         reason == Reason::kHeaderTooLarge || reason == Reason::kClientTimeout ||
+         reason == Reason::kDrain;
 }
 
 }  // namespace
@@ -116,7 +117,8 @@ Stream::Next Stream::request() {
   return Next::kGo;
 }
 
-// The target by weight; one without endpoints leaves its share to the others unless `when_empty: fail`.
+// The target by weight; one without endpoints leaves its share to the others unless `when_empty:
+// fail`.
 bool Stream::draw_target() {
   const CompiledRoute& route = *x_.route;
   const CompiledTarget* chosen = &route.targets.front();
@@ -134,14 +136,19 @@ bool Stream::draw_target() {
       }
       return &route.targets.front();
     };
-    auto is_empty = [&](const CompiledTarget& target) { return worker_.service(target.service).service.empty(target.subset); };
-    if (route.targets.size() > 1) chosen = draw([](const CompiledTarget&) { return true; }, route.total_weight);
-    const bool spill = !chosen->policy->when_empty || chosen->policy->when_empty->value == config::WhenEmpty::kSpill;
+    auto is_empty = [&](const CompiledTarget& target) {
+      return worker_.service(target.service).service.empty(target.subset);
+    };
+    if (route.targets.size() > 1)
+      chosen = draw([](const CompiledTarget&) { return true; }, route.total_weight);
+    const bool spill = !chosen->policy->when_empty ||
+                       chosen->policy->when_empty->value == config::WhenEmpty::kSpill;
     if (route.targets.size() > 1 && spill && is_empty(*chosen)) {
       std::uint32_t total = 0;
       for (const CompiledTarget& target : route.targets)
         if (!is_empty(target)) total += target.weight;
-      if (total != 0) chosen = draw([&](const CompiledTarget& target) { return !is_empty(target); }, total);
+      if (total != 0)
+        chosen = draw([&](const CompiledTarget& target) { return !is_empty(target); }, total);
     }
   }
   x_.target = chosen;
@@ -152,6 +159,10 @@ bool Stream::draw_target() {
     if (policy.upgrade)
       for (const std::string& token : policy.upgrade->value)
         allowed = allowed || equal_ignoring_case(x_.request.upgrade, token);
+    if (!allowed && x_.request.version == Version::kHttp2) {  // an extended CONNECT is nothing else
+      x_.reply(Reason::kNotSupported, "the route's upgrade list does not name the protocol");
+      return false;
+    }
     if (!allowed) x_.request.upgrade = {};
   }
   body_limit_ = policy.body_max ? policy.body_max->value : x_.client.listener->limits.body;
@@ -179,7 +190,8 @@ void Stream::start_timers() {
     deadline_ms_ = worker_.loop().now_ms() + static_cast<std::uint64_t>(total.count());
     total_timer_.start(total);
   }
-  if (policy.timeout_idle && policy.timeout_idle->value.count() != 0) idle_timer_.start(policy.timeout_idle->value);
+  if (policy.timeout_idle && policy.timeout_idle->value.count() != 0)
+    idle_timer_.start(policy.timeout_idle->value);
 }
 
 Stream::Next Stream::attempt() {
@@ -196,9 +208,11 @@ Stream::Next Stream::attempt() {
     }
     counted_request_ = true;
   }
-  Endpoint* endpoint = service.choose(target.subset, {tried_.data(), tried_count_}, worker_.random());
+  Endpoint* endpoint =
+      service.choose(target.subset, {tried_.data(), tried_count_}, worker_.random());
   if (endpoint == nullptr) {
-    x_.reply(Reason::kNoEndpoint, target.subset < 0 ? "the service has no endpoint" : "no endpoint carries the subset's labels");
+    x_.reply(Reason::kNoEndpoint, target.subset < 0 ? "the service has no endpoint"
+                                                    : "no endpoint carries the subset's labels");
     step_ = Step::kAnswer;
     return Next::kGo;
   }
@@ -217,9 +231,11 @@ Stream::Next Stream::attempt() {
     try_timer_.start(policy.timeout_per_try->value);
   const config::Protocol protocol = service.config().protocol;
   endpoint_ = endpoint;
-  const bool http2 = protocol == config::Protocol::kHttp2 ||
-                     (protocol == config::Protocol::kAuto && x_.is_grpc && x_.request.upgrade.empty());
-  pool_ = &runtime_->pool(*endpoint, http2);
+  const bool http2 =
+      protocol == config::Protocol::kHttp2 ||
+      (protocol == config::Protocol::kAuto && x_.is_grpc && x_.request.upgrade.empty());
+  const bool tcp = x_.request.version == Version::kTcp;
+  pool_ = &runtime_->pool(*endpoint, tcp ? Speaks::kTcp : http2 ? Speaks::kHttp2 : Speaks::kHttp1);
   fresh_only = fresh_;
   step_ = Step::kRelay;
   Lease lease;
@@ -229,7 +245,8 @@ Stream::Next Stream::attempt() {
     case UpstreamPool::Got::kRefused: break;
   }
   worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kPending);
-  attempt_failed({Reason::kLimitPending, Origin::kProxy, true}, "limits.connections are in use and limits.pending wait");
+  attempt_failed({Reason::kLimitPending, Origin::kProxy, true},
+                 "limits.connections are in use and limits.pending wait");
   return Next::kGo;
 }
 
@@ -238,6 +255,12 @@ void Stream::on_lease(const Lease& lease) {
   upstream_sent_ = upstream_held_ = false;
   x_.attempt->connected_ns = worker_.loop().now_ns();
   x_.attempt->reused = lease.reused;
+  if (!x_.request.upgrade.empty() && !lease.connection->codec().takes_upgrades()) {
+    attempt_failed({Reason::kUpstreamProtocolError, Origin::kUpstream, false},
+                   "the upstream takes no extended CONNECT (RFC 8441)");
+    advance();
+    return;
+  }
   send_request();
 }
 
@@ -252,12 +275,18 @@ void Stream::send_request() {
     // What is left of the deadline goes on with the request.
     const std::uint64_t now = worker_.loop().now_ms();
     char text[16];
-    char* end = std::to_chars(text, text + sizeof(text) - 1, deadline_ms_ > now ? std::min<std::uint64_t>(deadline_ms_ - now, 99'999'999) : 1).ptr;
+    char* end =
+        std::to_chars(
+            text, text + sizeof(text) - 1,
+            deadline_ms_ > now ? std::min<std::uint64_t>(deadline_ms_ - now, 99'999'999) : 1)
+            .ptr;
     *end++ = 'm';
-    x_.request.headers.set(HeaderId::kGrpcTimeout, x_.arena.copy({text, static_cast<std::size_t>(end - text)}));
+    x_.request.headers.set(HeaderId::kGrpcTimeout,
+                           x_.arena.copy({text, static_cast<std::size_t>(end - text)}));
   }
   const std::string_view as_came = x_.request.target;
-  const bool unchanged = x_.path_out.data() == as_came.data() && x_.path_out.size() + x_.query.size() == as_came.size();
+  const bool unchanged = x_.path_out.data() == as_came.data() &&
+                         x_.path_out.size() + x_.query.size() == as_came.size();
   if (!unchanged && x_.path != "*" && x_.request.version != Version::kTcp)
     x_.request.target = x_.arena.concat(x_.path_out, x_.query);
   const bool bodyless = request_ended_ && body_.empty() && trailers_ == nullptr;
@@ -272,7 +301,8 @@ void Stream::send_kept_body() {
   const int count = body_.peek(vectors, kBodyVectors);
   const bool last = request_ended_ && trailers_ == nullptr;
   for (int i = 0; i < count; ++i)
-    lease_.stream->send_body({static_cast<const char*>(vectors[i].iov_base), vectors[i].iov_len}, last && i + 1 == count);
+    lease_.stream->send_body({static_cast<const char*>(vectors[i].iov_base), vectors[i].iov_len},
+                             last && i + 1 == count);
   if (trailers_ != nullptr)
     lease_.stream->send_trailers(*trailers_);
   else if (last && count == 0)
@@ -284,7 +314,8 @@ void Stream::send_kept_body() {
   hold_client(lease_.stream->queued() > limits::kHighWater);
 }
 
-// Both halves move by themselves; this sees whether they have come to their end. A tunnel has two ends, another exchange the response's.
+// Both halves move by themselves; this sees whether they have come to their end. A tunnel has two
+// ends, another exchange the response's.
 Stream::Next Stream::relay() {
   if (!response_ended_ || (x_.tunnel && !request_ended_)) return Next::kWait;
   if (lease_.stream != nullptr && (!x_.tunnel || upstream_sent_)) {
@@ -311,9 +342,10 @@ Stream::Next Stream::answer() {
     step_ = Step::kDone;
     return Next::kGo;
   }
-  // A body on its way is let in first where it can come soon: it may show the request to be malformed, and the connection stays usable.
-  const bool may_wait = !request_ended_ && !request_broken_ && !x_.request.expects_continue && !x_.is_grpc &&
-                        !(x_.answer.set && closes_connection(x_.answer.reason));
+  // A body on its way is let in first where it can come soon: it may show the request to be
+  // malformed, and the connection stays usable.
+  const bool may_wait = !request_ended_ && !request_broken_ && !x_.request.expects_continue &&
+                        !x_.is_grpc && !(x_.answer.set && closes_connection(x_.answer.reason));
   if (may_wait && !std::exchange(answer_waited_, true)) {
     head_timer_.start(kAnswerPatience);
     return Next::kWait;
@@ -327,7 +359,8 @@ Stream::Next Stream::answer() {
   x_.response_started = response_ended_ = true;
   hold_client(false);
   // What is wrong with an HTTP/1 request may leave its end unknown.
-  if (x_.request.version != Version::kHttp2 && (request_broken_ || x_.answer.close || closes_connection(x_.reason)))
+  if (x_.request.version != Version::kHttp2 &&
+      (request_broken_ || x_.answer.close || closes_connection(x_.reason)))
     client_->close_after();
   const bool bodyless = answer_body_.empty() || x_.request.method == Method::kHead;
   client_->send_response(x_.response, bodyless);
@@ -341,16 +374,19 @@ Stream::Next Stream::answer() {
 Stream::Next Stream::done() {
   if (logged_) return Next::kWait;
   logged_ = true;
-  for (Timer* timer : {&total_timer_, &try_timer_, &head_timer_, &idle_timer_, &watch_timer_}) timer->stop();
+  for (Timer* timer : {&total_timer_, &try_timer_, &head_timer_, &idle_timer_, &watch_timer_})
+    timer->stop();
   drop_upstream(ResetCode::kCancel);
   note_attempt_end(x_.reason);
   x_.ended_ns = worker_.loop().now_ns();
   if (x_.target != nullptr && x_.request.version != Version::kTcp) x_.target->chain.on_done(x_);
   if (counted_request_) give_back(runtime_->service.shared().requests);
-  const std::uint32_t service = x_.target != nullptr && x_.target->target != nullptr ? x_.target->service_label : 0;
+  const std::uint32_t service =
+      x_.target != nullptr && x_.target->target != nullptr ? x_.target->service_label : 0;
   const std::uint32_t route = x_.route != nullptr ? x_.route->route_label : 0;
-  worker_.metrics_ref().request({x_.client.listener_label, route, service, static_cast<std::uint16_t>(x_.status), x_.reason},
-                                (x_.ended_ns - x_.started_ns) / 1000);
+  worker_.metrics_ref().request(
+      {x_.client.listener_label, route, service, static_cast<std::uint16_t>(x_.status), x_.reason},
+      (x_.ended_ns - x_.started_ns) / 1000);
   worker_.log(x_);
   if (client_ != nullptr) std::exchange(client_, nullptr)->release();
   unlink();
@@ -381,7 +417,8 @@ void Stream::on_body(std::string_view bytes, bool last) {
   x_.bytes_in += bytes.size();
   body_moved_ms_ = last_moved_ms_;
   if (last) request_ended_ = x_.request_complete = true;
-  if (logged_ || (response_ended_ && !x_.tunnel)) return;  // the answer is complete: the rest is dropped
+  if (logged_ || (response_ended_ && !x_.tunnel))
+    return;  // the answer is complete: the rest is dropped
   if (step_ == Step::kAnswer) {
     if (last || x_.bytes_in > limits::kLingerBytes) advance();
     return;
@@ -409,7 +446,8 @@ void Stream::forward_body(std::string_view bytes, bool last) {
 // While there is no lease everything is kept; after that only as much as a retry may cost.
 void Stream::keep_for_retry(std::string_view bytes) {
   const bool sending = lease_.stream != nullptr && !awaits_upgrade();
-  if (sending && (x_.response_started || body_.size() + bytes.size() > x_.target->policy->retry_buffer->value)) {
+  if (sending && (x_.response_started ||
+                  body_.size() + bytes.size() > x_.target->policy->retry_buffer->value)) {
     body_.clear();
     body_kept_ = false;
     return;
@@ -504,7 +542,8 @@ void Stream::start_head_timer() {
 
 void Stream::upstream_interim() {
   touch();
-  if (client_ != nullptr && !x_.response_started && x_.request.version != Version::kHttp10) client_->send_interim(x_.response);
+  if (client_ != nullptr && !x_.response_started && x_.request.version != Version::kHttp10)
+    client_->send_interim(x_.response);
 }
 
 void Stream::upstream_head(bool last) {
@@ -518,12 +557,14 @@ void Stream::upstream_head(bool last) {
     // A failure that may be tried again is not yet the client's.
     const Error asks{Reason::kOk, Origin::kUpstream, false};
     x_.replayable = body_kept_;
-    if (x_.response.status >= 400 && target.chain.on_attempt_failed(x_, asks, *this) == Verdict::kPause) {
+    if (x_.response.status >= 400 &&
+        target.chain.on_attempt_failed(x_, asks, *this) == Verdict::kPause) {
       note_attempt_end(Reason::kOk);
       drop_upstream(ResetCode::kCancel);
       return;
     }
     x_.tunnel = x_.response.status == 101;
+    if (x_.tunnel && x_.request.version == Version::kHttp2) x_.status = 200;  // as it will be sent
     x_.is_sse = x_.response.headers.get(HeaderId::kContentType).starts_with("text/event-stream");
     if (target.chain.on_response(x_, *this, response_position_) == Verdict::kReply) {
       drop_upstream(ResetCode::kCancel);
@@ -579,8 +620,8 @@ void Stream::upstream_reset(const Error& error, std::string_view detail) {
   const bool http2 = lease_.connection->http2();
   pool_->give_back(lease_);
   Error failure = error;
-  if (lease_.reused && !x_.response_started && x_.attempt->head_ns == 0 && error.reason == Reason::kUpstreamReset &&
-      !http2) {
+  if (lease_.reused && !x_.response_started && x_.attempt->head_ns == 0 &&
+      error.reason == Reason::kUpstreamReset && !http2) {
     failure.reason = Reason::kStaleConnection;
     if (may_repeat_stale(error)) {
       note_attempt_end(Reason::kStaleConnection);
@@ -597,8 +638,10 @@ void Stream::upstream_reset(const Error& error, std::string_view detail) {
 
 // A pooled connection that its peer had closed costs nobody a request: once, on a fresh connection.
 bool Stream::may_repeat_stale(const Error& error) const {
-  if (stale_retried_ || !body_kept_ || client_ == nullptr || x_.request.version == Version::kTcp) return false;
-  return error.repeatable || is_idempotent(x_.request.method) || x_.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
+  if (stale_retried_ || !body_kept_ || client_ == nullptr || x_.request.version == Version::kTcp)
+    return false;
+  return error.repeatable || is_idempotent(x_.request.method) ||
+         x_.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
 }
 
 // Ends what the attempt holds: its place in the queue, or its stream.
@@ -637,7 +680,8 @@ void Stream::attempt_failed(const Error& error, std::string_view words) {
   fail(error, words);
 }
 
-// The exchange is over without success. An answer if none has begun, else a cut that cannot look complete.
+// The exchange is over without success. An answer if none has begun, else a cut that cannot look
+// complete.
 void Stream::fail(const Error& error, std::string_view words) {
   if (logged_ || step_ == Step::kAnswer || step_ == Step::kDone) return;
   drop_upstream(ResetCode::kCancel);
@@ -662,7 +706,8 @@ void Stream::cut(Reason reason, std::string_view words) {
 void Stream::resume() { advance(); }
 
 void Stream::retry_after(Millis delay) {
-  worker_.metrics_ref().retry(x_.target->service_label, x_.attempt != nullptr ? x_.attempt->result : Reason::kOk);
+  worker_.metrics_ref().retry(x_.target->service_label,
+                              x_.attempt != nullptr ? x_.attempt->result : Reason::kOk);
   step_ = Step::kBackoff;
   head_timer_.start(delay);
 }
@@ -674,24 +719,28 @@ void Stream::touch() { last_moved_ms_ = worker_.loop().now_ms(); }
 std::string_view Stream::knob(const char* name, const config::Leaf<Millis>& leaf) {
   char amount[24];
   const std::int64_t ms = leaf.value.count();
-  char* end = std::to_chars(amount, amount + sizeof(amount) - 2, ms % 1000 == 0 ? ms / 1000 : ms).ptr;
+  char* end =
+      std::to_chars(amount, amount + sizeof(amount) - 2, ms % 1000 == 0 ? ms / 1000 : ms).ptr;
   if (ms % 1000 != 0) *end++ = 'm';
   *end++ = 's';
   const std::string where = snapshot_->config->where(leaf.mark);
-  return x_.arena.concat(std::string_view(name), " ", std::string_view(amount, static_cast<std::size_t>(end - amount)), ", set at ",
-                         std::string_view(where));
+  return x_.arena.concat(std::string_view(name), " ",
+                         std::string_view(amount, static_cast<std::size_t>(end - amount)),
+                         ", set at ", std::string_view(where));
 }
 
 void Stream::on_total_timeout() {
   if (x_.tunnel || x_.is_sse) return;
   const config::Policy& policy = *x_.target->policy;
   fail({Reason::kTimeoutTotal, Origin::kProxy, false},
-       policy.timeout_total ? knob("timeout.total", *policy.timeout_total) : "the client's grpc-timeout");
+       policy.timeout_total ? knob("timeout.total", *policy.timeout_total)
+                            : "the client's grpc-timeout");
   advance();
 }
 
 void Stream::on_try_timeout() {
-  attempt_failed({Reason::kTimeoutPerTry, Origin::kUpstream, false}, knob("timeout.per_try", *x_.target->policy->timeout_per_try));
+  attempt_failed({Reason::kTimeoutPerTry, Origin::kUpstream, false},
+                 knob("timeout.per_try", *x_.target->policy->timeout_per_try));
   advance();
 }
 
@@ -701,7 +750,8 @@ void Stream::on_head_timeout() {
     advance();
     return;
   }
-  attempt_failed({Reason::kTimeoutHeaders, Origin::kUpstream, false}, knob("timeout.headers", *x_.target->policy->timeout_headers));
+  attempt_failed({Reason::kTimeoutHeaders, Origin::kUpstream, false},
+                 knob("timeout.headers", *x_.target->policy->timeout_headers));
   advance();
 }
 
@@ -716,7 +766,8 @@ void Stream::on_idle_timeout() {
   advance();
 }
 
-// The client's own pace: its body's gaps and rate, and whether it takes what we send. Looked at once a second while either matters.
+// The client's own pace: its body's gaps and rate, and whether it takes what we send. Looked at
+// once a second while either matters.
 void Stream::watch_client() {
   if (watch_timer_.armed() || x_.tunnel || logged_) return;
   taken_ms_ = worker_.loop().now_ms();
@@ -728,9 +779,12 @@ void Stream::on_watch() {
   if (client_ == nullptr || logged_) return;
   const std::uint64_t now = worker_.loop().now_ms();
   const config::ListenerTimeouts& timeouts = x_.client.listener->timeouts;
-  auto longer = [](std::uint64_t ms, Millis limit) { return limit.count() != 0 && ms >= static_cast<std::uint64_t>(limit.count()); };
+  auto longer = [](std::uint64_t ms, Millis limit) {
+    return limit.count() != 0 && ms >= static_cast<std::uint64_t>(limit.count());
+  };
 
-  const bool uploading = !request_ended_ && !client_held_ && !request_broken_ && !x_.is_grpc && !x_.response_started;
+  const bool uploading =
+      !request_ended_ && !client_held_ && !request_broken_ && !x_.is_grpc && !x_.response_started;
   if (uploading) {
     const std::uint64_t running = now - body_began_ms_ - held_ms_;
     const config::UploadRate& rate = timeouts.upload_rate;
@@ -738,7 +792,9 @@ void Stream::on_watch() {
                       x_.bytes_in * 1000 < rate.bytes_per_second * running;
     if (slow || longer(now - body_moved_ms_, timeouts.body)) {
       request_broken_ = true;
-      fail({Reason::kClientTimeout, Origin::kClient, false}, slow ? "the body came slower than timeouts.upload_rate" : "no body byte within timeouts.body");
+      fail({Reason::kClientTimeout, Origin::kClient, false},
+           slow ? "the body came slower than timeouts.upload_rate"
+                : "no body byte within timeouts.body");
       advance();
       return;
     }

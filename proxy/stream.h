@@ -1,5 +1,5 @@
-// One exchange from the client's head to the log line. Its life is the switch in advance(); everything else here reacts to an
-// event, moves bytes, and calls it again.
+// One exchange from the client's head to the log line. Its life is the switch in advance();
+// everything else here reacts to an event, moves bytes, and calls it again.
 #pragma once
 
 #include <array>
@@ -17,20 +17,24 @@ class Downstream;
 class Worker;
 class ServiceRuntime;
 
-class Stream final : public ListNode, private RequestSink, private LeaseWaiter, private StreamControl {
+class Stream final : public ListNode,
+                     private RequestSink,
+                     private LeaseWaiter,
+                     private StreamControl {
  public:
   static Stream* create(Downstream& owner, CodecStream& client);
   RequestSink& request_sink() { return *this; }
-  void cut(Reason reason, std::string_view words);  // ends it now: an answer if none has begun, else a reset
+  void cut(Reason reason,
+           std::string_view words);  // ends it now: an answer if none has begun, else a reset
 
  private:
   enum class Step : std::uint8_t {
-    kRequest,   // route and filters; a target is chosen or an answer made
-    kAttempt,   // endpoint and lease; retries return here
-    kBackoff,   // between attempts
-    kRelay,     // bodies both ways, the slower side sets the pace
-    kAnswer,    // a local answer
-    kDone,      // logged exactly once, everything given back
+    kRequest,  // route and filters; a target is chosen or an answer made
+    kAttempt,  // endpoint and lease; retries return here
+    kBackoff,  // between attempts
+    kRelay,    // bodies both ways, the slower side sets the pace
+    kAnswer,   // a local answer
+    kDone,     // logged exactly once, everything given back
   };
   enum class Next : std::uint8_t { kGo, kWait };
 
@@ -63,7 +67,9 @@ class Stream final : public ListNode, private RequestSink, private LeaseWaiter, 
     void on_head(bool last) override { stream_.upstream_head(last); }
     void on_body(std::string_view bytes, bool last) override { stream_.upstream_body(bytes, last); }
     void on_trailers(Headers& trailers) override { stream_.upstream_trailers(trailers); }
-    void on_reset(const Error& error, std::string_view detail) override { stream_.upstream_reset(error, detail); }
+    void on_reset(const Error& error, std::string_view detail) override {
+      stream_.upstream_reset(error, detail);
+    }
     void on_writable() override { stream_.hold_client(false); }
     void on_sent() override { stream_.upstream_sent(); }
 
@@ -117,10 +123,10 @@ class Stream final : public ListNode, private RequestSink, private LeaseWaiter, 
   Exchange x_;
   Upstream upstream_{*this};
   Lease lease_;
-  UpstreamPool* pool_ = nullptr;     // of the attempt
-  Endpoint* endpoint_ = nullptr;     // of the attempt
+  UpstreamPool* pool_ = nullptr;  // of the attempt
+  Endpoint* endpoint_ = nullptr;  // of the attempt
   ServiceRuntime* runtime_ = nullptr;
-  OutBuffer body_;  // request body kept: until there is a lease, and for a retry
+  OutBuffer body_;               // request body kept: until there is a lease, and for a retry
   Headers* trailers_ = nullptr;  // the request's
   std::string_view answer_body_;
 
@@ -130,31 +136,31 @@ class Stream final : public ListNode, private RequestSink, private LeaseWaiter, 
   std::uint64_t body_moved_ms_ = 0;
   std::uint64_t held_since_ms_ = 0;
   std::uint64_t held_ms_ = 0;
-  std::uint64_t taken_ms_ = 0;      // when the client last took a byte
+  std::uint64_t taken_ms_ = 0;  // when the client last took a byte
   std::size_t taken_queued_ = 0;
   std::uint64_t body_limit_ = 0;
-  std::uint64_t deadline_ms_ = 0;   // of the total, 0: none
+  std::uint64_t deadline_ms_ = 0;  // of the total, 0: none
 
   std::array<const Endpoint*, limits::kMaxRetryAttempts + 2> tried_{};
   std::uint8_t tried_count_ = 0;
-  std::uint8_t request_position_ = 0;   // in the chain
+  std::uint8_t request_position_ = 0;  // in the chain
   std::uint8_t response_position_ = 0;
   Step step_ = Step::kRequest;
-  bool counted_request_ = false;     // in ServiceShared::requests
-  bool body_kept_ = true;            // body_ holds all of the request body so far
-  bool request_ended_ = false;       // client's last byte or trailers came
+  bool counted_request_ = false;  // in ServiceShared::requests
+  bool body_kept_ = true;         // body_ holds all of the request body so far
+  bool request_ended_ = false;    // client's last byte or trailers came
   bool ended_with_head_ = false;
   bool request_broken_ = false;
   bool stale_retried_ = false;
   bool fresh_ = false;
-  bool upstream_ended_ = false;      // its last byte came
-  bool upstream_sent_ = false;       // the request is with the kernel
+  bool upstream_ended_ = false;  // its last byte came
+  bool upstream_sent_ = false;   // the request is with the kernel
   bool client_held_ = false;
   bool upstream_held_ = false;
-  bool sent_ = false;                // the client's half is with the kernel
-  bool response_ended_ = false;      // all of it was handed to the client's codec
+  bool sent_ = false;            // the client's half is with the kernel
+  bool response_ended_ = false;  // all of it was handed to the client's codec
   bool logged_ = false;
-  bool answer_waited_ = false;       // for the rest of the request
+  bool answer_waited_ = false;  // for the rest of the request
 };
 
 }  // namespace outrider

@@ -6,16 +6,17 @@ namespace outrider {
 
 namespace {
 constexpr Millis kPendingTick{10};  // a connection given up by another worker is noticed this soon
-constexpr std::size_t kStreamsExpected = 100;  // of an HTTP/2 connection whose SETTINGS have not come
+constexpr std::size_t kStreamsExpected =
+    100;  // of an HTTP/2 connection whose SETTINGS have not come
 }  // namespace
 
 // ---- one connection
 
-UpstreamConnection::UpstreamConnection(UpstreamPool& pool, bool http2)
+UpstreamConnection::UpstreamConnection(UpstreamPool& pool)
     : pool_(pool),
       wire_(pool.flusher_, *this),
-      timer_(pool.flusher_.loop, call_member<&UpstreamConnection::on_connect_timeout, UpstreamConnection>, this),
-      http2_(http2) {
+      timer_(pool.flusher_.loop,
+             call_member<&UpstreamConnection::on_connect_timeout, UpstreamConnection>, this) {
   pool_.metrics_.upstream_connection(pool_.service_.label(), state_, 1);
 }
 
@@ -31,6 +32,8 @@ void UpstreamConnection::count(ConnectionState state) {
   state_ = state;
 }
 
+bool UpstreamConnection::http2() const { return pool_.http2_; }
+
 void UpstreamConnection::connect() {
   const int status = wire_.connect(pool_.endpoint_.address.get());
   if (status != 0) {
@@ -43,37 +46,44 @@ void UpstreamConnection::connect() {
 }
 
 void UpstreamConnection::on_connected(int status) {
-  timer_.stop();
   if (status != 0) {
     connect_status_ = 0;
-    wire_.close(Wire::Close::kReset);
-    pool_.connect_failed({Reason::kConnectFailure, Origin::kUpstream, true}, uv_strerror(status));
+    fail_connecting(Reason::kConnectFailure, uv_strerror(status));
     return;
   }
   const CodecSettings settings{.max_fields = limits::kUpstreamFields};
-  const config::Protocol protocol = pool_.service_.config().protocol;
-  if (protocol == config::Protocol::kTcp)
-    codec_ = make_tcp_client(wire_, *this);
-  else
-    codec_ = http2_ ? make_h2_client(wire_, *this, settings) : make_h1_client(wire_, *this, settings);
+  switch (pool_.speaks_) {
+    case Speaks::kTcp: codec_ = make_tcp_client(wire_, *this); break;
+    case Speaks::kHttp1: codec_ = make_h1_client(wire_, *this, settings); break;
+    case Speaks::kHttp2: codec_ = make_h2_client(wire_, *this, settings); break;
+  }
   wire_.start_reading();
   wire_.wake();
+  if (codec_->settled()) settle();
+}
+
+void UpstreamConnection::settle() {
+  settled_ = true;
+  timer_.stop();
   --pool_.connecting_count_;
   place();
   pool_.serve_waiters();
 }
 
-void UpstreamConnection::on_connect_timeout() {
-  if (connect_status_ != 0) {
-    on_connected(connect_status_);
-    return;
-  }
-  if (codec_ != nullptr) {  // the same timer measures idleness later
-    on_idle_timeout();
-    return;
-  }
+// Nobody has a lease of it yet, so nothing was sent that could have been processed.
+void UpstreamConnection::fail_connecting(Reason reason, std::string_view words) {
+  timer_.stop();
   wire_.close(Wire::Close::kReset);
-  pool_.connect_failed({Reason::kConnectTimeout, Origin::kUpstream, true}, "no answer within timeouts.connect");
+  pool_.connect_failed({reason, Origin::kUpstream, true}, words);
+}
+
+void UpstreamConnection::on_connect_timeout() {
+  if (connect_status_ != 0)
+    on_connected(connect_status_);
+  else if (settled_)  // the same timer measures idleness later
+    on_idle_timeout();
+  else
+    fail_connecting(Reason::kConnectTimeout, "no answer within timeouts.connect");
 }
 
 void UpstreamConnection::on_idle_timeout() {
@@ -81,8 +91,9 @@ void UpstreamConnection::on_idle_timeout() {
 }
 
 void UpstreamConnection::place() {
-  if (wire_.closing() || codec_ == nullptr) return;
+  if (wire_.closing() || !settled_) return;
   const bool usable = codec_->reusable() && codec_->free_streams() > 0;
+  set_barren(leases == 0 && !usable && codec_->reusable());
   if (leases == 0 && !codec_->reusable()) {
     close(Wire::Close::kFlush);
     return;
@@ -106,21 +117,42 @@ void UpstreamConnection::place() {
   if (idle.count() != 0) timer_.start(idle);
 }
 
+void UpstreamConnection::set_barren(bool barren) {
+  if (barren == barren_) return;
+  barren_ = barren;
+  barren ? ++pool_.barren_count_ : --pool_.barren_count_;
+}
+
 void UpstreamConnection::close(Wire::Close how) {
   timer_.stop();
-  if (codec_ != nullptr && http2_ && how == Wire::Close::kFlush) codec_->drain(true);
+  if (codec_ != nullptr && http2() && how == Wire::Close::kFlush) codec_->drain(true);
   wire_.close(how);
 }
 
 void UpstreamConnection::on_bytes(std::string_view bytes) {
   codec_->feed(bytes);
+  if (!settled_) {
+    if (wire_.closing())
+      fail_connecting(Reason::kUpstreamProtocolError, "no SETTINGS where they must come first");
+    else if (codec_->settled())
+      settle();
+    return;
+  }
   if (leases == 0) place();
 }
 void UpstreamConnection::on_eof() {
+  if (!settled_) {
+    fail_connecting(Reason::kUpstreamReset, "the connection ended before its SETTINGS");
+    return;
+  }
   codec_->on_eof();
   if (leases == 0 && !wire_.closing()) close(Wire::Close::kFlush);
 }
 void UpstreamConnection::on_broken() {
+  if (!settled_) {
+    fail_connecting(Reason::kUpstreamReset, "the connection broke before its SETTINGS");
+    return;
+  }
   codec_->on_broken();
   wire_.close(Wire::Close::kReset);
 }
@@ -142,15 +174,22 @@ void UpstreamConnection::on_capacity() {
 
 // ---- the pool of one endpoint
 
-UpstreamPool::UpstreamPool(Flusher& flusher, Metrics& metrics, Service& service, Endpoint& endpoint, bool http2)
+UpstreamPool::UpstreamPool(Flusher& flusher, Metrics& metrics, Service& service, Endpoint& endpoint,
+                           Speaks speaks)
     : flusher_(flusher),
       metrics_(metrics),
       service_(service),
       endpoint_(endpoint),
-      http2_(http2),
-      pending_tick_(flusher.loop, call_member<&UpstreamPool::on_pending_tick, UpstreamPool>, this) {}
+      speaks_(speaks),
+      http2_(speaks == Speaks::kHttp2),
+      pending_tick_(flusher.loop, call_member<&UpstreamPool::on_pending_tick, UpstreamPool>, this) {
+}
 
 UpstreamPool::~UpstreamPool() { OUTRIDER_ASSERT(count_ == 0 && waiter_count_ == 0); }
+
+std::size_t UpstreamPool::expected_streams() const {
+  return connecting_count_ * (http2_ ? kStreamsExpected : 1);
+}
 
 bool UpstreamPool::try_lease(LeaseWaiter& waiter, Lease& lease) {
   for (ListNode* node = idle_.next; node != &idle_; node = node->next) {
@@ -170,14 +209,8 @@ bool UpstreamPool::try_lease(LeaseWaiter& waiter, Lease& lease) {
 UpstreamPool::Got UpstreamPool::acquire(LeaseWaiter& waiter, Lease& lease) {
   if (waiter_count_ == 0 || waiter.fresh_only || http2_)
     if (try_lease(waiter, lease)) return Got::kLease;
-  const std::size_t expected = connecting_count_ * (http2_ ? kStreamsExpected : 1);
-  if (expected <= waiter_count_ && !open_connection()) {
-    const config::ServiceLimits& limits = service_.config().limits;
-    if (!take(service_.shared().pending, limits.pending.value)) return Got::kRefused;
-    waiter.counted = true;
-    waiter.waits_until_ms = flusher_.loop.now_ms() + static_cast<std::uint64_t>(limits.pending_time.value.count());
-    ++pending_;
-    pending_tick_.start(kPendingTick);
+  if (expected_streams() <= waiter_count_ && !open_connection()) {
+    if (!queue(waiter)) return Got::kRefused;
   }
   waiter.place.insert_before(waiters_);
   ++waiter_count_;
@@ -185,12 +218,26 @@ UpstreamPool::Got UpstreamPool::acquire(LeaseWaiter& waiter, Lease& lease) {
 }
 
 bool UpstreamPool::open_connection() {
-  if (!take(service_.shared().connections, service_.config().limits.connections.value)) return false;
-  auto* connection = new UpstreamConnection(*this, http2_);
+  if (barren_count_ != 0) return false;  // another would be told the same
+  if (!take(service_.shared().connections, service_.config().limits.connections.value))
+    return false;
+  auto* connection = new UpstreamConnection(*this);
   connection->insert_before(connecting_);
   ++connecting_count_;
   ++count_;
   connection->connect();
+  return true;
+}
+
+// From now on it waits for what others give back, as one of `limits.pending`.
+bool UpstreamPool::queue(LeaseWaiter& waiter) {
+  const config::ServiceLimits& limits = service_.config().limits;
+  if (!take(service_.shared().pending, limits.pending.value)) return false;
+  waiter.counted = true;
+  waiter.waits_until_ms =
+      flusher_.loop.now_ms() + static_cast<std::uint64_t>(limits.pending_time.value.count());
+  ++pending_;
+  pending_tick_.start(kPendingTick);
   return true;
 }
 
@@ -225,8 +272,27 @@ void UpstreamPool::serve_waiters() {
 
 // Those that wait without a connection on its way, as far as the limit allows.
 void UpstreamPool::connect_for_waiters() {
-  while (waiter_count_ > connecting_count_ * (http2_ ? kStreamsExpected : 1))
-    if (!open_connection()) return;
+  while (waiter_count_ > expected_streams())
+    if (!open_connection()) return queue_waiters();
+}
+
+// Those that no connection is on its way for.
+void UpstreamPool::queue_waiters() {
+  std::size_t covered = expected_streams();
+  for (ListNode* node = waiters_.next; node != &waiters_;) {
+    auto& waiter = static_cast<Hook<LeaseWaiter>&>(*node).owner;
+    node = node->next;
+    if (covered > 0) {
+      --covered;
+    } else if (!waiter.counted && !queue(waiter)) {
+      remove(waiter);
+      metrics_.limit_refused(service_.label(), RefusedLimit::kPending);
+      waiter.on_lease_failed({Reason::kLimitPending, Origin::kProxy, true},
+                             "limits.connections are in use and limits.pending wait");
+      node = waiters_.next;  // the call may have changed the list
+      covered = expected_streams();
+    }
+  }
 }
 
 void UpstreamPool::connect_failed(const Error& error, std::string_view words) {
@@ -250,7 +316,8 @@ void UpstreamPool::on_pending_tick() {
     }
     remove(waiter);
     metrics_.limit_refused(service_.label(), RefusedLimit::kPending);
-    waiter.on_lease_failed({Reason::kLimitPending, Origin::kProxy, true}, "waited longer than limits.pending_time");
+    waiter.on_lease_failed({Reason::kLimitPending, Origin::kProxy, true},
+                           "waited longer than limits.pending_time");
     node = waiters_.next;
   }
   serve_waiters();
@@ -277,7 +344,8 @@ void UpstreamPool::close_all() {
 }
 
 void UpstreamPool::gone(UpstreamConnection& connection) {
-  if (connection.codec_ == nullptr) --connecting_count_;
+  if (!connection.settled_) --connecting_count_;
+  connection.set_barren(false);
   connection.unlink();
   --count_;
   flusher_.loop.defer(std::unique_ptr<UpstreamConnection>(&connection));

@@ -1,5 +1,6 @@
-// Server connections of one worker, leased per attempt: most recently used first, so that pools shrink by themselves. HTTP/2
-// connections carry many leases at once. Who must wait for a connection waits here, bounded by the service's limits.
+// Server connections of one worker, leased per attempt: most recently used first, so that pools
+// shrink by themselves. HTTP/2 connections carry many leases at once. Who must wait for a
+// connection waits here, bounded by the service's limits.
 #pragma once
 
 #include <memory>
@@ -13,6 +14,10 @@ namespace outrider {
 
 class UpstreamPool;
 class UpstreamConnection;
+
+// What goes over a connection.
+enum class Speaks : std::uint8_t { kHttp1, kHttp2, kTcp };
+inline constexpr std::size_t kSpeaks = 3;
 
 // An attempt's hold on a connection.
 struct Lease {
@@ -39,12 +44,12 @@ class LeaseWaiter {
 
 class UpstreamConnection final : public ListNode, private Connection::Events, private ClientEvents {
  public:
-  UpstreamConnection(UpstreamPool& pool, bool http2);
+  explicit UpstreamConnection(UpstreamPool& pool);
   ~UpstreamConnection();
   void connect();
   void close(Wire::Close how);
-  bool http2() const { return http2_; }
-  bool ready() const { return codec_ != nullptr && !wire_.closing(); }
+  bool http2() const;
+  bool ready() const { return settled_ && !wire_.closing(); }
   Codec& codec() { return *codec_; }
   std::uint32_t leases = 0;
   std::uint64_t served = 0;
@@ -61,6 +66,9 @@ class UpstreamConnection final : public ListNode, private Connection::Events, pr
   void on_capacity() override;
   void on_connect_timeout();
   void on_idle_timeout();
+  void settle();
+  void set_barren(bool barren);
+  void fail_connecting(Reason reason, std::string_view words);
   void count(ConnectionState state);
   void place();  // where it belongs after something changed: idle, busy, or closed
 
@@ -70,17 +78,21 @@ class UpstreamConnection final : public ListNode, private Connection::Events, pr
   Timer timer_;  // connecting, or idle
   ConnectionState state_ = ConnectionState::kConnecting;
   int connect_status_ = 0;  // an error known at once
-  const bool http2_;
+  bool settled_ =
+      false;  // may be leased: connected, and with HTTP/2 the peer has said how much it takes
+  bool barren_ = false;  // HTTP/2: unused, and the peer takes no stream at all
 };
 
 // Connections to one endpoint in one protocol.
 class UpstreamPool {
  public:
-  UpstreamPool(Flusher& flusher, Metrics& metrics, Service& service, Endpoint& endpoint, bool http2);
+  UpstreamPool(Flusher& flusher, Metrics& metrics, Service& service, Endpoint& endpoint,
+               Speaks speaks);
   ~UpstreamPool();
 
   enum class Got : std::uint8_t { kLease, kWaiting, kRefused };
-  // kLease: `lease` is filled. kWaiting: the waiter hears later (or cancels). kRefused: the service's limits are reached.
+  // kLease: `lease` is filled. kWaiting: the waiter hears later (or cancels). kRefused: the
+  // service's limits are reached.
   Got acquire(LeaseWaiter& waiter, Lease& lease);
   void cancel(LeaseWaiter& waiter);
   // After the lease's stream was released or reset, or ended by on_reset.
@@ -99,6 +111,9 @@ class UpstreamPool {
   void serve_waiters();
   void connect_for_waiters();
   bool open_connection();
+  bool queue(LeaseWaiter& waiter);
+  void queue_waiters();
+  std::size_t expected_streams() const;  // of connections on their way
   void remove(LeaseWaiter& waiter);
   void connect_failed(const Error& error, std::string_view words);
   void gone(UpstreamConnection& connection);
@@ -108,13 +123,15 @@ class UpstreamPool {
   Metrics& metrics_;
   Service& service_;
   Endpoint& endpoint_;
+  const Speaks speaks_;
   const bool http2_;
-  ListNode idle_;        // of UpstreamConnection, most recently used first: H1 idle, H2 with room
-  ListNode busy_;        // H1 leased, H2 full or going away
+  ListNode idle_;  // of UpstreamConnection, most recently used first: H1 idle, H2 with room
+  ListNode busy_;  // H1 leased, H2 full or going away
   ListNode connecting_;
-  ListNode waiters_;     // of LeaseWaiter, oldest first
+  ListNode waiters_;  // of LeaseWaiter, oldest first
   std::size_t waiter_count_ = 0;
   std::size_t connecting_count_ = 0;
+  std::size_t barren_count_ = 0;
   std::size_t count_ = 0;
   std::size_t pending_ = 0;  // waiters counted in the service's `pending`
   Timer pending_tick_;

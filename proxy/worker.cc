@@ -14,8 +14,8 @@ namespace outrider {
 
 namespace {
 constexpr Millis kTrimEvery{1000};
-constexpr std::size_t kKeptSlabs = 16;    // 256 KiB
-constexpr std::size_t kKeptBlocks = 64;   // 256 KiB
+constexpr std::size_t kKeptSlabs = 16;   // 256 KiB
+constexpr std::size_t kKeptBlocks = 64;  // 256 KiB
 constexpr std::size_t kKeptStreams = 64;
 constexpr std::size_t kManyConnections = 500;
 }  // namespace
@@ -34,15 +34,16 @@ void ClientCounts::leave(const std::array<std::uint8_t, 16>& ip) {
   if (found != counts_.end() && --found->second == 0) counts_.erase(found);
 }
 
-ServiceRuntime::ServiceRuntime(Flusher& flusher, Metrics& metrics, const config::Service& config, std::uint32_t label,
-                               std::shared_ptr<ServiceShared> shared)
+ServiceRuntime::ServiceRuntime(Flusher& flusher, Metrics& metrics, const config::Service& config,
+                               std::uint32_t label, std::shared_ptr<ServiceShared> shared)
     : service(config, label, std::move(shared)), flusher_(flusher), metrics_(metrics) {
-  pools_.resize(service.endpoints().size() * 2);
+  pools_.resize(service.endpoints().size() * kSpeaks);
 }
 
-UpstreamPool& ServiceRuntime::pool(Endpoint& endpoint, bool http2) {
-  auto& pool = pools_[endpoint.index * 2 + (http2 ? 1 : 0)];
-  if (pool == nullptr) pool = std::make_unique<UpstreamPool>(flusher_, metrics_, service, endpoint, http2);
+UpstreamPool& ServiceRuntime::pool(Endpoint& endpoint, Speaks speaks) {
+  auto& pool = pools_[endpoint.index * kSpeaks + static_cast<std::size_t>(speaks)];
+  if (pool == nullptr)
+    pool = std::make_unique<UpstreamPool>(flusher_, metrics_, service, endpoint, speaks);
   return *pool;
 }
 
@@ -58,8 +59,9 @@ void ServiceRuntime::close_all() {
 
 std::size_t ServiceRuntime::connections(const Endpoint& endpoint) const {
   std::size_t sum = 0;
-  for (std::size_t i = 0; i < 2; ++i)
-    if (const auto& pool = pools_[endpoint.index * 2 + i]; pool != nullptr) sum += pool->connections();
+  for (std::size_t i = 0; i < kSpeaks; ++i)
+    if (const auto& pool = pools_[endpoint.index * kSpeaks + i]; pool != nullptr)
+      sum += pool->connections();
   return sum;
 }
 
@@ -72,9 +74,11 @@ Worker::Worker(std::uint32_t index, std::shared_ptr<const Snapshot> snapshot, Sh
       trim_timer_(loop_, call_member<&Worker::trim, Worker>, this) {
   const config::Config& config = *snapshot_->config;
   for (std::size_t i = 0; i < config.services.size(); ++i)
-    services_.push_back(std::make_unique<ServiceRuntime>(flusher_, metrics_, config.services[i], snapshot_->service_labels[i],
-                                                         shared_.services[i]));
-  if (shared_.access_log != nullptr) access_log_ = std::make_unique<AccessLog>(config.telemetry, *shared_.access_log, shared_.access_sink);
+    services_.push_back(std::make_unique<ServiceRuntime>(
+        flusher_, metrics_, config.services[i], snapshot_->service_labels[i], shared_.services[i]));
+  if (shared_.access_log != nullptr)
+    access_log_ =
+        std::make_unique<AccessLog>(config.telemetry, *shared_.access_log, shared_.access_sink);
   flusher_.after = [](void* self) { static_cast<Worker*>(self)->turn_ended(); };
   flusher_.after_owner = this;
 }
@@ -87,7 +91,8 @@ Worker::~Worker() {
 }
 
 bool Worker::listen(std::size_t listener_index, int fd, std::string& why) {
-  listeners_.push_back(std::make_unique<Listener>(*this, snapshot_->listeners[listener_index], shared_.listeners[listener_index]));
+  listeners_.push_back(std::make_unique<Listener>(*this, snapshot_->listeners[listener_index],
+                                                  shared_.listeners[listener_index]));
   return listeners_.back()->open(fd, why);
 }
 
@@ -116,7 +121,9 @@ std::size_t Worker::open_connections(bool inbound, bool outbound) const {
   std::size_t count = 0;
   for (const auto& listener : listeners_)
     if (listener->inbound() ? inbound : outbound)
-      for (const ListNode* node = listener->connections.next; node != &listener->connections; node = node->next) ++count;
+      for (const ListNode* node = listener->connections.next; node != &listener->connections;
+           node = node->next)
+        ++count;
   return count;
 }
 
@@ -129,7 +136,8 @@ std::vector<Worker::EndpointView> Worker::endpoints() {
   std::vector<EndpointView> views;
   for (const auto& runtime : services_)
     for (const auto& endpoint : runtime->service.endpoints())
-      views.push_back({runtime->service.config().name, endpoint->text, endpoint->active, runtime->connections(*endpoint)});
+      views.push_back({runtime->service.config().name, endpoint->text, endpoint->active,
+                       runtime->connections(*endpoint)});
   return views;
 }
 
@@ -140,7 +148,9 @@ std::int64_t Worker::wall_ms() const {
 }
 
 void Worker::log(const Exchange& x) {
-  if (access_log_ != nullptr) access_log_->write(x);
+  if (access_log_ == nullptr) return;
+  access_log_->write(x);
+  flusher_.after_due = true;
 }
 
 void* Worker::stream_memory() { return stream_blocks_.get(); }

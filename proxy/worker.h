@@ -1,4 +1,5 @@
-// One thread, one loop; everything below a worker belongs to it alone: listeners, client connections, streams, services, pools, counters.
+// One thread, one loop; everything below a worker belongs to it alone: listeners, client
+// connections, streams, services, pools, counters.
 #pragma once
 
 #include <array>
@@ -24,7 +25,8 @@ namespace outrider {
 class Listener;
 class Stream;
 
-// Connections by client address; asked at accept and close only, and only where `per_client` is set.
+// Connections by client address; asked at accept and close only, and only where `per_client` is
+// set.
 class ClientCounts {
  public:
   bool enter(const std::array<std::uint8_t, 16>& ip, std::uint64_t limit);
@@ -44,10 +46,10 @@ struct ListenerShared {
 // One worker's service with its pools.
 class ServiceRuntime {
  public:
-  ServiceRuntime(Flusher& flusher, Metrics& metrics, const config::Service& config, std::uint32_t label,
-                 std::shared_ptr<ServiceShared> shared);
+  ServiceRuntime(Flusher& flusher, Metrics& metrics, const config::Service& config,
+                 std::uint32_t label, std::shared_ptr<ServiceShared> shared);
   Service service;
-  UpstreamPool& pool(Endpoint& endpoint, bool http2);
+  UpstreamPool& pool(Endpoint& endpoint, Speaks speaks);
   void close_idle();
   void close_all();
   // Connections of this worker to the endpoint, for /services.
@@ -56,7 +58,7 @@ class ServiceRuntime {
  private:
   Flusher& flusher_;
   Metrics& metrics_;
-  std::vector<std::unique_ptr<UpstreamPool>> pools_;  // endpoint × {http1, http2}, made when first used
+  std::vector<std::unique_ptr<UpstreamPool>> pools_;  // endpoint × Speaks, made when first used
 };
 
 // What the server gives every worker.
@@ -82,7 +84,8 @@ class Worker {
 
   // On the worker's own thread.
   enum class Drain : std::uint8_t { kAnnounce, kClose };
-  // `inbound`: listeners that other machines reach; the others (loopback, unix:) are the application's way out and drain last.
+  // `inbound`: listeners that other machines reach; the others (loopback, unix:) are the
+  // application's way out and drain last.
   void drain(Drain stage, bool inbound, bool outbound);
   void stop_accepting(bool inbound, bool outbound);
   std::size_t open_connections(bool inbound, bool outbound) const;
@@ -107,7 +110,6 @@ class Worker {
   void give_back_stream_memory(void* memory);
   std::size_t open_streams_ = 0;
   bool draining = false;
-
 
  private:
   void trim();

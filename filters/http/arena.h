@@ -1,5 +1,6 @@
-// Per-exchange memory: bump allocation from blocks of the worker's free list, all given back when the exchange ends.
-// Only trivially destructible things live here. Nothing is freed singly; views into it never outlive the exchange.
+// Per-exchange memory: bump allocation from blocks of the worker's free list, all given back when
+// the exchange ends. Only trivially destructible things live here. Nothing is freed singly; views
+// into it never outlive the exchange.
 #pragma once
 
 #include <cstddef>
@@ -58,7 +59,8 @@ class Arena {
 
   void* allocate(std::size_t bytes, std::size_t alignment = alignof(std::max_align_t)) {
     auto at = (reinterpret_cast<std::uintptr_t>(next_) + alignment - 1) & ~(alignment - 1);
-    if (next_ == nullptr || at + bytes > reinterpret_cast<std::uintptr_t>(end_)) return grow(bytes, alignment);
+    if (next_ == nullptr || at + bytes > reinterpret_cast<std::uintptr_t>(end_))
+      return grow(bytes, alignment);
     next_ = reinterpret_cast<char*>(at + bytes);
     return reinterpret_cast<void*>(at);
   }

@@ -126,6 +126,12 @@ HeaderId header_id(std::string_view name) {
                                                       : HeaderId::kUnknown;
 }
 
+HeaderId lower_header_id(std::string_view name) {
+  if (name.empty() || name.size() > kLongest) return HeaderId::kUnknown;
+  const std::uint8_t found = kHash.slots[slot_of(key_of(name), kHash.multiplier)];
+  return kRows[found].name == name ? static_cast<HeaderId>(found) : HeaderId::kUnknown;
+}
+
 std::string_view header_name(HeaderId id) { return kRows[static_cast<std::size_t>(id)].name; }
 
 std::uint8_t header_flags(HeaderId id) { return kRows[static_cast<std::size_t>(id)].flags; }

@@ -1,5 +1,6 @@
-// Header fields as ids and views, in the order they came. Views point into the exchange's arena (or static text).
-// Names keep the case they came in; ids are matched once, in the codec; after that compare ids, or case-blind names.
+// Header fields as ids and views, in the order they came. Views point into the exchange's arena (or
+// static text). Names keep the case they came in; ids are matched once, in the codec; after that
+// compare ids, or case-blind names.
 #pragma once
 
 #include <cstddef>
@@ -28,8 +29,10 @@ enum HeaderFlag : std::uint8_t {
 
 // Case-blind; `name` may be in any case.
 HeaderId header_id(std::string_view name);
-std::string_view header_name(HeaderId id);   // lower case; empty for kUnknown
-std::uint8_t header_flags(HeaderId id);      // 0 for kUnknown
+// The same for names that must be in lower case (HTTP/2): in another case they are unknown.
+HeaderId lower_header_id(std::string_view name);
+std::string_view header_name(HeaderId id);  // lower case; empty for kUnknown
+std::uint8_t header_flags(HeaderId id);     // 0 for kUnknown
 bool equal_ignoring_case(std::string_view a, std::string_view b);
 // Does a comma-separated list hold this token, case-blind?
 bool list_has_token(std::string_view list, std::string_view token);
@@ -51,7 +54,8 @@ class Headers {
     fields_[size_++] = {id, name, value};
   }
   void add(HeaderId id, std::string_view value) { add(id, header_name(id), value); }
-  // Replaces the first of that id in place (name and position kept) and removes the others, or appends.
+  // Replaces the first of that id in place (name and position kept) and removes the others, or
+  // appends.
   void set(HeaderId id, std::string_view value);
   // By name: for names without an id too.
   void set(HeaderId id, std::string_view name, std::string_view value);

@@ -55,12 +55,17 @@ std::vector<Case> read_cases(const std::filesystem::path& file) {
   };
   for (std::string line, rest; std::getline(in, line);) {
     if (directive(line, "case", rest)) {
-      cases.push_back({.name = rest, .files = {{"outrider.yaml", ""}}, .environment = {}, .escaped = false, .expect = ""});
+      cases.push_back({.name = rest,
+                       .files = {{"outrider.yaml", ""}},
+                       .environment = {},
+                       .escaped = false,
+                       .expect = ""});
       expect = false;
     } else if (directive(line, "file", rest)) {
       cases.back().files.emplace_back(rest, "");
     } else if (directive(line, "env", rest)) {
-      cases.back().environment.emplace_back(rest.substr(0, rest.find('=')), rest.substr(rest.find('=') + 1));
+      cases.back().environment.emplace_back(rest.substr(0, rest.find('=')),
+                                            rest.substr(rest.find('=') + 1));
     } else if (directive(line, "escaped", rest)) {
       cases.back().escaped = true;
     } else if (directive(line, "expect", rest)) {
@@ -74,7 +79,8 @@ std::vector<Case> read_cases(const std::filesystem::path& file) {
 
 std::string run(const Case& one) {
   const Folder folder;
-  for (const auto& [name, text] : one.files) folder.write(name, one.escaped ? unescape(text) : text);
+  for (const auto& [name, text] : one.files)
+    folder.write(name, one.escaped ? unescape(text) : text);
   for (const auto& [name, value] : one.environment) ::setenv(name.c_str(), value.c_str(), 1);
   const Loaded loaded = load({"outrider.yaml"});
   for (const auto& [name, value] : one.environment) ::unsetenv(name.c_str());
@@ -82,8 +88,9 @@ std::string run(const Case& one) {
   std::ostringstream out;
   for (const Diagnostic& found : loaded.diagnostics) {
     out << found.file << ':' << found.line << ':' << found.column << ": "
-        << (found.severity == Severity::kError ? "error: " : "warning: ") << (found.path.empty() ? "" : found.path + ": ")
-        << found.text << " [" << found.code << "]\n";
+        << (found.severity == Severity::kError ? "error: " : "warning: ")
+        << (found.path.empty() ? "" : found.path + ": ") << found.text << " [" << found.code
+        << "]\n";
     if (!found.suggestion.empty()) out << "  did you mean '" << found.suggestion << "'?\n";
     for (const auto& [name, value] : one.environment) {
       if (name == "OUTRIDER_TEST_SECRET") {
@@ -96,7 +103,8 @@ std::string run(const Case& one) {
 
 TEST(Corpus, EveryBrokenConfigurationHasItsDiagnosticsAndNoOthers) {
   std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::directory_iterator(OUTRIDER_SOURCE_DIR "/tests/unit/config/corpus"))
+  for (const auto& entry :
+       std::filesystem::directory_iterator(OUTRIDER_SOURCE_DIR "/tests/unit/config/corpus"))
     files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   std::size_t count = 0;

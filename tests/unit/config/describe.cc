@@ -16,8 +16,10 @@ void leaf(std::ostringstream& out, const char* name, const Maybe<Millis>& value)
 }
 
 void edits(std::ostringstream& out, const char* name, const HeaderEdits& edits) {
-  for (const auto& [field, value] : edits.set) out << ' ' << name << ".set." << field << "='" << value.value << "'";
-  for (const auto& [field, value] : edits.add) out << ' ' << name << ".add." << field << "='" << value.value << "'";
+  for (const auto& [field, value] : edits.set)
+    out << ' ' << name << ".set." << field << "='" << value.value << "'";
+  for (const auto& [field, value] : edits.add)
+    out << ' ' << name << ".add." << field << "='" << value.value << "'";
   if (!edits.remove) return;
   out << ' ' << name << ".remove=[";
   for (const std::string& field : edits.remove->value) out << field << ',';
@@ -26,7 +28,8 @@ void edits(std::ostringstream& out, const char* name, const HeaderEdits& edits) 
 
 void values(std::ostringstream& out, const char* name, const std::vector<NamedMatch>& matches) {
   for (const auto& [field, match] : matches)
-    out << ' ' << name << '.' << field << '=' << static_cast<int>(match.kind) << match.negated << "'" << match.text << "'";
+    out << ' ' << name << '.' << field << '=' << static_cast<int>(match.kind) << match.negated
+        << "'" << match.text << "'";
 }
 
 std::string describe(const Redirect& redirect) {
@@ -38,7 +41,8 @@ std::string describe(const Redirect& redirect) {
 
 std::string describe(const std::vector<Target>& targets) {
   std::ostringstream out;
-  for (const Target& target : targets) out << " to " << target.service << '@' << target.subset << '*' << target.weight;
+  for (const Target& target : targets)
+    out << " to " << target.service << '@' << target.subset << '*' << target.weight;
   return out.str();
 }
 
@@ -46,12 +50,14 @@ std::string describe(const Listener& listener) {
   std::ostringstream out;
   const ListenerLimits& l = listener.limits;
   const ListenerTimeouts& t = listener.timeouts;
-  out << "listener " << listener.name << ' ' << listener.address.to_string() << ' ' << listener.http1 << listener.http2
-      << listener.tcp << listener.forwarded << listener.merge_slashes << static_cast<int>(listener.escaped_slashes)
-      << " limits " << l.headers << ' ' << l.target << ' ' << l.fields << ' ' << l.body << ' ' << l.streams << ' '
-      << l.connections << ' ' << l.per_client << ' ' << l.requests << " timeouts " << text(t.handshake) << ' '
-      << text(t.header) << ' ' << text(t.body) << ' ' << text(t.stall) << ' ' << text(t.idle) << ' '
-      << t.upload_rate.bytes_per_second << ' ' << text(t.upload_rate.after);
+  out << "listener " << listener.name << ' ' << listener.address.to_string() << ' '
+      << listener.http1 << listener.http2 << listener.tcp << listener.forwarded
+      << listener.merge_slashes << static_cast<int>(listener.escaped_slashes) << " limits "
+      << l.headers << ' ' << l.target << ' ' << l.fields << ' ' << l.body << ' ' << l.streams << ' '
+      << l.connections << ' ' << l.per_client << ' ' << l.requests << " timeouts "
+      << text(t.handshake) << ' ' << text(t.header) << ' ' << text(t.body) << ' ' << text(t.stall)
+      << ' ' << text(t.idle) << ' ' << t.upload_rate.bytes_per_second << ' '
+      << text(t.upload_rate.after);
   for (const Cidr& range : listener.trust) out << " trust " << range.to_string();
   if (listener.redirect) out << ' ' << describe(*listener.redirect);
   out << describe(listener.to) << '\n';
@@ -61,10 +67,11 @@ std::string describe(const Listener& listener) {
 std::string describe(const Service& service) {
   std::ostringstream out;
   const ServiceLimits& l = service.limits;
-  out << "service " << service.name << " protocol " << static_cast<int>(service.protocol) << " balance "
-      << static_cast<int>(service.balance) << " limits " << l.connections.value << ' ' << l.pending.value << ' '
-      << text(l.pending_time.value) << ' ' << l.requests.value << ' ' << l.retries.value << " connect "
-      << text(service.connect.value) << " idle " << text(service.idle.value) << '\n';
+  out << "service " << service.name << " protocol " << static_cast<int>(service.protocol)
+      << " balance " << static_cast<int>(service.balance) << " limits " << l.connections.value
+      << ' ' << l.pending.value << ' ' << text(l.pending_time.value) << ' ' << l.requests.value
+      << ' ' << l.retries.value << " connect " << text(service.connect.value) << " idle "
+      << text(service.idle.value) << '\n';
   for (const Endpoint& endpoint : service.endpoints) {
     out << "  endpoint " << endpoint.address.to_string() << " weight " << endpoint.weight;
     for (const auto& [key, value] : endpoint.labels) out << ' ' << key << '=' << value;
@@ -83,8 +90,8 @@ std::string describe(const Service& service) {
 std::string describe(const Match& match) {
   std::ostringstream out;
   out << match.short_form << " host " << static_cast<int>(match.host.kind) << match.host.text << ':'
-      << (match.host.port ? std::to_string(*match.host.port) : "-") << " path " << static_cast<int>(match.path.kind)
-      << match.path.trailing_slash << match.path.regex;
+      << (match.host.port ? std::to_string(*match.host.port) : "-") << " path "
+      << static_cast<int>(match.path.kind) << match.path.trailing_slash << match.path.regex;
   for (const PathMatch::Segment& segment : match.path.segments)
     out << '/' << static_cast<int>(segment.kind) << segment.text;
   for (const std::string& method : match.methods) out << ' ' << method;
@@ -106,7 +113,9 @@ std::string describe(const Policy& policy) {
     out << " when=" << policy.retry_when->value.bits;
     for (const int status : policy.retry_when->value.statuses) out << ',' << status;
   }
-  if (policy.retry_backoff) out << " backoff=" << text(policy.retry_backoff->value.min) << ".." << text(policy.retry_backoff->value.max);
+  if (policy.retry_backoff)
+    out << " backoff=" << text(policy.retry_backoff->value.min) << ".."
+        << text(policy.retry_backoff->value.max);
   leaf(out, "budget", policy.retry_budget);
   if (policy.retry_methods) out << " methods=" << static_cast<int>(policy.retry_methods->value);
   leaf(out, "buffer", policy.retry_buffer);
@@ -119,7 +128,8 @@ std::string describe(const Policy& policy) {
   leaf(out, "path", policy.rewrite_path);
   leaf(out, "host", policy.rewrite_host);
   if (policy.rewrite_regex)
-    for (const auto& [regex, replacement] : policy.rewrite_regex->value) out << " s/" << regex << '/' << replacement << '/';
+    for (const auto& [regex, replacement] : policy.rewrite_regex->value)
+      out << " s/" << regex << '/' << replacement << '/';
   edits(out, "request", policy.request_headers);
   edits(out, "response", policy.response_headers);
   return out.str();
@@ -137,16 +147,20 @@ std::string describe(const Config& config) {
     if (route.redirect) out << "  " << describe(*route.redirect) << '\n';
     if (route.respond) {
       out << "  respond " << route.respond->status << " '" << route.respond->body << "'";
-      for (const auto& [name, value] : route.respond->headers) out << ' ' << name << "='" << value << "'";
+      for (const auto& [name, value] : route.respond->headers)
+        out << ' ' << name << "='" << value << "'";
       out << '\n';
     }
     for (const Match& match : route.matches) out << "  match " << describe(match) << '\n';
     for (const Policy& policy : route.policies) out << "  policy" << describe(policy) << '\n';
   }
   const Telemetry& t = config.telemetry;
-  out << "log " << static_cast<int>(t.access_log) << ' ' << t.access_log_file << ' ' << t.access_log_format << '\n';
-  out << "metrics " << t.metrics << t.metrics_written << ' ' << t.metrics_address.to_string() << ' ' << t.series_limit << '\n';
-  out << "admin " << config.admin.on << config.admin.written << ' ' << config.admin.address.to_string() << '\n';
+  out << "log " << static_cast<int>(t.access_log) << ' ' << t.access_log_file << ' '
+      << t.access_log_format << '\n';
+  out << "metrics " << t.metrics << t.metrics_written << ' ' << t.metrics_address.to_string() << ' '
+      << t.series_limit << '\n';
+  out << "admin " << config.admin.on << config.admin.written << ' '
+      << config.admin.address.to_string() << '\n';
   out << "drain " << text(config.drain_delay) << ' ' << text(config.drain_deadline) << '\n';
   return out.str();
 }

@@ -13,7 +13,9 @@ namespace outrider::config {
 namespace {
 
 TEST(Diagnostics, ReadLikeACompilers) {
-  const Loaded loaded = load_text("edge.yaml", "outrider: v1\nlisten: 8080\nservces: { web: 3000 }\nroutes: [{ respond: 404, retry: 2 }]\n");
+  const Loaded loaded = load_text(
+      "edge.yaml",
+      "outrider: v1\nlisten: 8080\nservces: { web: 3000 }\nroutes: [{ respond: 404, retry: 2 }]\n");
   ASSERT_EQ(loaded.diagnostics.size(), 2U);
   EXPECT_EQ(render(loaded.diagnostics[0]),
             "edge.yaml:3:1: error: servces: unknown key [unknown-key]\n"
@@ -21,13 +23,15 @@ TEST(Diagnostics, ReadLikeACompilers) {
             "    ^\n"
             "    did you mean 'services'?\n");
   EXPECT_EQ(render(loaded.diagnostics[1]),
-            "edge.yaml:4:26: warning: routes[0].retry: has no effect beside `respond`: nothing goes upstream [no-effect]\n"
+            "edge.yaml:4:26: warning: routes[0].retry: has no effect beside `respond`: nothing "
+            "goes upstream [no-effect]\n"
             "    routes: [{ respond: 404, retry: 2 }]\n"
             "                             ^\n");
 }
 
 TEST(Diagnostics, TheCaretStandsUnderTabsAndWideText) {
-  const Loaded loaded = load_text("edge.yaml", "outrider: v1\nlisten: 8080\nroutes: [{\tname: \"ü\",\trespond: x }]\n");
+  const Loaded loaded = load_text(
+      "edge.yaml", "outrider: v1\nlisten: 8080\nroutes: [{\tname: \"ü\",\trespond: x }]\n");
   ASSERT_EQ(loaded.diagnostics.size(), 1U);
   EXPECT_EQ(render(loaded.diagnostics[0]),
             "edge.yaml:3:33: error: routes[0].respond: 'x' is not a whole number [wrong-type]\n"
@@ -36,7 +40,9 @@ TEST(Diagnostics, TheCaretStandsUnderTabsAndWideText) {
 }
 
 TEST(Diagnostics, LongLinesAreCutAroundTheColumn) {
-  const Loaded loaded = load_text("edge.yaml", "outrider: v1\nlisten: 8080\nx-a: [" + std::string(5000, 'x') + ", ~, " + std::string(5000, 'y') + "]\nroutes: []\n");
+  const Loaded loaded =
+      load_text("edge.yaml", "outrider: v1\nlisten: 8080\nx-a: [" + std::string(5000, 'x') +
+                                 ", ~, " + std::string(5000, 'y') + "]\nroutes: []\n");
   const Diagnostic& found = loaded.diagnostics.back();
   EXPECT_EQ(found.column, 5009U);
   EXPECT_LT(found.source.size(), 200U);
@@ -47,7 +53,8 @@ TEST(Diagnostics, LongLinesAreCutAroundTheColumn) {
 }
 
 TEST(Diagnostics, AsJson) {
-  const Loaded loaded = load_text("edge.yaml", "outrider: v1\nlisten: 8080\nservces: {}\nroutes: [{ respond: \"a\\\"b\" }]\n");
+  const Loaded loaded = load_text(
+      "edge.yaml", "outrider: v1\nlisten: 8080\nservces: {}\nroutes: [{ respond: \"a\\\"b\" }]\n");
   const auto json = nlohmann::json::parse(render_json(loaded.diagnostics));
   ASSERT_EQ(json.size(), 2U);
   EXPECT_EQ(json[0], (nlohmann::json{{"file", "edge.yaml"},
@@ -124,7 +131,8 @@ TEST(Schema, HasEveryKeyThatIsSupportedAndNoOther) {
 // Every reference leads to a definition.
 void check_references(const nlohmann::json& value, const nlohmann::json& schema) {
   if (value.is_object() && value.contains("$ref")) {
-    const std::string name = value["$ref"].get<std::string>().substr(std::string("#/$defs/").size());
+    const std::string name =
+        value["$ref"].get<std::string>().substr(std::string("#/$defs/").size());
     EXPECT_TRUE(schema["$defs"].contains(name)) << name;
   }
   if (value.is_structured())

@@ -45,7 +45,9 @@ TEST(Dump, TheFullExampleMeansTheSame) {
 }
 
 TEST(Dump, OriginsAreComments) {
-  EXPECT_EQ(expanded("outrider: v1\nlisten: 8080\nservices: { web: [3000] }\nroutes:\n  - { match: GET a.example/x, to: web, timeout: 3s }\n", true),
+  EXPECT_EQ(expanded("outrider: v1\nlisten: 8080\nservices: { web: [3000] }\nroutes:\n  - { match: "
+                     "GET a.example/x, to: web, timeout: 3s }\n",
+                     true),
             R"(outrider: v1  # test.yaml:1
 listeners:
   main:
@@ -82,7 +84,8 @@ TEST(Dump, EveryShorthandSurvives) {
       "routes: [{ match: \"*:81/**\", to: web }]",
       "routes: [{ match: \"*.a.example/\", to: web }]",
       "routes: [{ match: { query: { \"a b\": \"\", \"null\": \"!\", \"#\": \"~x\" } }, to: web }]",
-      "routes: [{ respond: { status: 200, body: \"tab\\tline\\nquote\\\"back\\\\bell\\u0007ü null\" } }]",
+      "routes: [{ respond: { status: 200, body: \"tab\\tline\\nquote\\\"back\\\\bell\\u0007ü "
+      "null\" } }]",
       "routes: [{ respond: { body: \"\" } }]",
       "routes: [{ respond: { body: 'null', headers: { x: \"no\", y: \"~\", z: \"- a\" } } }]",
       "routes: [{ redirect: { status: 307, port: 81 } }]",
@@ -96,7 +99,11 @@ TEST(Dump, EveryShorthandSurvives) {
   };
   for (const char* text : texts) {
     SCOPED_TRACE(text);
-    const std::string whole = std::string("outrider: v1\nlisten: 8080\nservices: { web: 3000, api: { endpoints: [{ address: 1, labels: { v: a } }], subsets: { a: { v: a } } } }\n") + text;
+    const std::string whole =
+        std::string(
+            "outrider: v1\nlisten: 8080\nservices: { web: 3000, api: { endpoints: [{ address: 1, "
+            "labels: { v: a } }], subsets: { a: { v: a } } } }\n") +
+        text;
     const Loaded loaded = load_text("test.yaml", whole, {.expand = true});
     expect_round_trip(loaded);
   }
@@ -107,16 +114,22 @@ TEST(Dump, ReferencesStayReferences) {
   ::setenv("OUTRIDER_TEST_MATCH", "GET /a", 1);
   const std::string text =
       "outrider: v1\nlisten: 8080\nservices: { web: 3000 }\nroutes:\n"
-      "  - match: ${OUTRIDER_TEST_MATCH}\n    to: web\n    retry: ${OUTRIDER_TEST_SECRET}\n    headers: { request: { set: { x-key: \"k${OUTRIDER_TEST_SECRET}$${a}\" } } }\n"
+      "  - match: ${OUTRIDER_TEST_MATCH}\n    to: web\n    retry: ${OUTRIDER_TEST_SECRET}\n    "
+      "headers: { request: { set: { x-key: \"k${OUTRIDER_TEST_SECRET}$${a}\" } } }\n"
       "telemetry: { access_log: { file: \"log-${OUTRIDER_TEST_SECRET}\" } }\n";
   const Folder folder;
   const Loaded loaded = load_text("test.yaml", text, {.expand = true});
   ASSERT_NE(loaded.config, nullptr) << all(loaded);
   EXPECT_EQ(loaded.config->routes[0].policies[0].retry_attempts->value, 5U);
-  EXPECT_NE(loaded.expanded.find("retry: \"${OUTRIDER_TEST_SECRET}\""), std::string::npos) << loaded.expanded;
-  EXPECT_NE(loaded.expanded.find("x-key: \"k${OUTRIDER_TEST_SECRET}$${a}\""), std::string::npos) << loaded.expanded;
-  EXPECT_NE(loaded.expanded.find("match: \"${OUTRIDER_TEST_MATCH}\""), std::string::npos) << loaded.expanded;
-  EXPECT_NE(loaded.expanded.find("file: \"" + folder.path() + "/log-${OUTRIDER_TEST_SECRET}\""), std::string::npos) << loaded.expanded;
+  EXPECT_NE(loaded.expanded.find("retry: \"${OUTRIDER_TEST_SECRET}\""), std::string::npos)
+      << loaded.expanded;
+  EXPECT_NE(loaded.expanded.find("x-key: \"k${OUTRIDER_TEST_SECRET}$${a}\""), std::string::npos)
+      << loaded.expanded;
+  EXPECT_NE(loaded.expanded.find("match: \"${OUTRIDER_TEST_MATCH}\""), std::string::npos)
+      << loaded.expanded;
+  EXPECT_NE(loaded.expanded.find("file: \"" + folder.path() + "/log-${OUTRIDER_TEST_SECRET}\""),
+            std::string::npos)
+      << loaded.expanded;
   expect_round_trip(load_text("test.yaml", loaded.expanded, {.expand = true}));
   ::unsetenv("OUTRIDER_TEST_SECRET");
   ::unsetenv("OUTRIDER_TEST_MATCH");
@@ -124,14 +137,23 @@ TEST(Dump, ReferencesStayReferences) {
 
 TEST(Dump, FilesUniteAndPathsAreAbsolute) {
   const Folder folder;
-  folder.write("a.yaml", "outrider: v1\nlisten: unix:a.sock\ninclude: [conf/b.yaml]\nservices: { a: 1 }\nroutes: [{ match: /a, to: a }]\n");
-  folder.write("conf/b.yaml", "outrider: v1\nservices: { b: unix:b.sock }\nroutes: [{ match: /b, to: b }, { match: /p, respond: { file: page } }]\n");
+  folder.write("a.yaml",
+               "outrider: v1\nlisten: unix:a.sock\ninclude: [conf/b.yaml]\nservices: { a: 1 "
+               "}\nroutes: [{ match: /a, to: a }]\n");
+  folder.write("conf/b.yaml",
+               "outrider: v1\nservices: { b: unix:b.sock }\nroutes: [{ match: /b, to: b }, { "
+               "match: /p, respond: { file: page } }]\n");
   folder.write("conf/page", "hello");
   const Loaded loaded = load({"a.yaml"}, {.expand = true});
   ASSERT_NE(loaded.config, nullptr) << all(loaded);
-  EXPECT_NE(loaded.expanded.find("address: \"unix:" + folder.path() + "/a.sock\""), std::string::npos) << loaded.expanded;
-  EXPECT_NE(loaded.expanded.find("address: \"unix:" + folder.path() + "/conf/b.sock\""), std::string::npos) << loaded.expanded;
-  EXPECT_NE(loaded.expanded.find(folder.path() + "/conf/page"), std::string::npos) << loaded.expanded;
+  EXPECT_NE(loaded.expanded.find("address: \"unix:" + folder.path() + "/a.sock\""),
+            std::string::npos)
+      << loaded.expanded;
+  EXPECT_NE(loaded.expanded.find("address: \"unix:" + folder.path() + "/conf/b.sock\""),
+            std::string::npos)
+      << loaded.expanded;
+  EXPECT_NE(loaded.expanded.find(folder.path() + "/conf/page"), std::string::npos)
+      << loaded.expanded;
   EXPECT_EQ(loaded.expanded.find("include"), std::string::npos);
   const Loaded again = load_text("long.yaml", loaded.expanded, {.expand = true});
   ASSERT_NE(again.config, nullptr) << all(again);

@@ -17,7 +17,8 @@ TEST(Grammar, Integers) {
   EXPECT_FALSE(parse_integer("0", 0, 10, out));
   EXPECT_FALSE(parse_integer("-3", -5, 10, out));
   EXPECT_EQ(out, -3);
-  for (const char* bad : {"", "-", "+1", "1 ", " 1", "01", "1.0", "1e1", "0x1", "1_0", "11", "-1", "99999999999999999999"})
+  for (const char* bad : {"", "-", "+1", "1 ", " 1", "01", "1.0", "1e1", "0x1", "1_0", "11", "-1",
+                          "99999999999999999999"})
     EXPECT_TRUE(parse_integer(bad, 0, 10, out)) << bad;
   EXPECT_EQ(parse_integer("99999999999999999999", 0, 10, out).code, "out-of-range");
   EXPECT_EQ(parse_integer("-99999999999999999999", 0, 10, out).text, "is below 0");
@@ -34,7 +35,8 @@ TEST(Grammar, Durations) {
   EXPECT_EQ(of("2h"), 2h);
   EXPECT_EQ(of("1h1m1s1ms"), 3661001ms);
   EXPECT_EQ(of("8760h"), 8760h);
-  for (const char* bad : {"", "5", "s", "5 s", "-5s", "5S", "1s1m", "1s1s", "1.5s", "5sec", "8761h", "8760h1ms", "99999999999999999999h", "1m30", "5d"})
+  for (const char* bad : {"", "5", "s", "5 s", "-5s", "5S", "1s1m", "1s1s", "1.5s", "5sec", "8761h",
+                          "8760h1ms", "99999999999999999999h", "1m30", "5d"})
     EXPECT_EQ(of(bad), -1ms) << bad;
 }
 
@@ -49,7 +51,9 @@ TEST(Grammar, Sizes) {
   EXPECT_EQ(of("64KiB"), 65536);
   EXPECT_EQ(of("10MB"), 10'000'000);
   EXPECT_EQ(of("2GiB"), 2147483648);
-  for (const char* bad : {"", "-1", "KiB", "1 KiB", "1kb", "1K", "1.5MB", "18446744073709551615", "99999999999999GiB"}) EXPECT_EQ(of(bad), -1) << bad;
+  for (const char* bad : {"", "-1", "KiB", "1 KiB", "1kb", "1K", "1.5MB", "18446744073709551615",
+                          "99999999999999GiB"})
+    EXPECT_EQ(of(bad), -1) << bad;
 }
 
 TEST(Grammar, PercentBackoffAndRates) {
@@ -57,20 +61,24 @@ TEST(Grammar, PercentBackoffAndRates) {
   EXPECT_FALSE(parse_percent("0.5%", share));
   EXPECT_DOUBLE_EQ(share, 0.005);
   EXPECT_FALSE(parse_percent("100%", share));
-  for (const char* bad : {"", "%", "5", "-1%", "101%", "1e1%", "nan%", "inf%", "5 %"}) EXPECT_TRUE(parse_percent(bad, share)) << bad;
+  for (const char* bad : {"", "%", "5", "-1%", "101%", "1e1%", "nan%", "inf%", "5 %"})
+    EXPECT_TRUE(parse_percent(bad, share)) << bad;
   Backoff backoff;
   EXPECT_FALSE(parse_backoff("25ms..1s", backoff));
   EXPECT_EQ(backoff.max, 1s);
   EXPECT_FALSE(parse_backoff("100ms", backoff));
   EXPECT_EQ(backoff.min, backoff.max);
-  for (const char* bad : {"", "..", "1s..", "..1s", "2s..1s", "1s...2s"}) EXPECT_TRUE(parse_backoff(bad, backoff)) << bad;
+  for (const char* bad : {"", "..", "1s..", "..1s", "2s..1s", "1s...2s"})
+    EXPECT_TRUE(parse_backoff(bad, backoff)) << bad;
   UploadRate rate;
   EXPECT_FALSE(parse_upload_rate("1KiB/s", rate));
   EXPECT_EQ(rate.bytes_per_second, 1024U);
   EXPECT_EQ(rate.after, limits::kUploadGrace);
   EXPECT_FALSE(parse_upload_rate("240B/s after 10s", rate));
   EXPECT_EQ(rate.after, 10s);
-  for (const char* bad : {"", "240", "240B", "240B/m", "240B/s after", "240B/s after 5", "240B/s 5s"}) EXPECT_TRUE(parse_upload_rate(bad, rate)) << bad;
+  for (const char* bad :
+       {"", "240", "240B", "240B/m", "240B/s after", "240B/s after 5", "240B/s 5s"})
+    EXPECT_TRUE(parse_upload_rate(bad, rate)) << bad;
 }
 
 TEST(Grammar, RetryConditions) {
@@ -81,7 +89,8 @@ TEST(Grammar, RetryConditions) {
   EXPECT_FALSE(when.has(RetryOn::kReset));
   EXPECT_EQ(when.statuses, std::vector<int>{503});
   EXPECT_EQ(parse_retry_on("grpc:unavailable", when).code, kNotYet);
-  for (const char* bad : {"", "timeout", "200", "600", "50", "5XX"}) EXPECT_TRUE(parse_retry_on(bad, when)) << bad;
+  for (const char* bad : {"", "timeout", "200", "600", "50", "5XX"})
+    EXPECT_TRUE(parse_retry_on(bad, when)) << bad;
 }
 
 std::string address(std::string_view text) {
@@ -98,8 +107,10 @@ TEST(Grammar, Addresses) {
   EXPECT_EQ(address("[::1]:80"), "[::1]:80");
   EXPECT_EQ(address("[0:0::1]:80"), "[::1]:80");
   EXPECT_EQ(address("unix:/run/x.sock"), "unix:/run/x.sock");
-  for (const char* bad : {"", ":", "::1", "[::1]", "[::1]80", "::1:80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:+80", "127.0.0.1:65536", "1.2.3:80",
-                          "shop.example:80", "unix:", "-1", "65536", "a b:80", "127.0.0.1:80:80", "[fe80::1%eth0]:80", "http://127.0.0.1:80"})
+  for (const char* bad :
+       {"", ":", "::1", "[::1]", "[::1]80", "::1:80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:+80",
+        "127.0.0.1:65536", "1.2.3:80", "shop.example:80", "unix:", "-1", "65536", "a b:80",
+        "127.0.0.1:80:80", "[fe80::1%eth0]:80", "http://127.0.0.1:80"})
     EXPECT_EQ(address(bad), "bad") << bad;
 }
 
@@ -109,7 +120,9 @@ TEST(Grammar, Endpoints) {
     EndpointScheme scheme{};
     const Problem problem = parse_endpoint(text, out, scheme);
     if (problem) return std::string(problem.code);
-    return out.to_string() + (scheme == EndpointScheme::kH2c ? " h2c" : scheme == EndpointScheme::kHttp ? " http" : "");
+    return out.to_string() + (scheme == EndpointScheme::kH2c    ? " h2c"
+                              : scheme == EndpointScheme::kHttp ? " http"
+                                                                : "");
   };
   EXPECT_EQ(of("3000"), "127.0.0.1:3000");
   EXPECT_EQ(of("localhost:3000"), "127.0.0.1:3000");
@@ -121,7 +134,8 @@ TEST(Grammar, Endpoints) {
   EXPECT_EQ(of("shop.internal:80"), kNotYet);
   EXPECT_EQ(of("http://shop.internal"), kNotYet);
   EXPECT_EQ(of("https://10.0.0.1"), kNotYet);
-  for (const char* bad : {"", ":80", "10.0.0.1", "http://10.0.0.1/", "ftp://10.0.0.1", "dns://a:80", "http://", "http://8080", "0"})
+  for (const char* bad : {"", ":80", "10.0.0.1", "http://10.0.0.1/", "ftp://10.0.0.1", "dns://a:80",
+                          "http://", "http://8080", "0"})
     EXPECT_TRUE(of(bad) == "bad-value" || of(bad) == "out-of-range") << bad << " " << of(bad);
 }
 
@@ -136,7 +150,8 @@ TEST(Grammar, AddressRanges) {
   EXPECT_EQ(of("fd00::/8"), "fd00::/8");
   EXPECT_EQ(of("::/0"), "::/0");
   EXPECT_EQ(of("::1"), "::1/128");
-  for (const char* bad : {"", "10.0.0.0/33", "10.0.0.1/8", "fd00::1/8", "fd00::/129", "10.0.0.0/-1", "10.0.0.0/", "10.0.0.0/08", "x", "10.0.0"})
+  for (const char* bad : {"", "10.0.0.0/33", "10.0.0.1/8", "fd00::1/8", "fd00::/129", "10.0.0.0/-1",
+                          "10.0.0.0/", "10.0.0.0/08", "x", "10.0.0"})
     EXPECT_EQ(of(bad), "bad") << bad;
   Cidr range;
   ASSERT_FALSE(parse_cidr("10.128.0.0/9", range));
@@ -155,15 +170,18 @@ TEST(Grammar, Loopback) {
     EXPECT_FALSE(parse_address(text, out)) << text;
     return is_loopback(out);
   };
-  for (const char* inside : {"8080", "127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "unix:/x"}) EXPECT_TRUE(of(inside)) << inside;
-  for (const char* outside : {":8080", "0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::2]:1"}) EXPECT_FALSE(of(outside)) << outside;
+  for (const char* inside : {"8080", "127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "unix:/x"})
+    EXPECT_TRUE(of(inside)) << inside;
+  for (const char* outside : {":8080", "0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::2]:1"})
+    EXPECT_FALSE(of(outside)) << outside;
 }
 
 TEST(Grammar, Hosts) {
   const auto of = [](std::string_view text) {
     HostMatch out;
     if (parse_host(text, out)) return std::string("bad");
-    return std::to_string(static_cast<int>(out.kind)) + out.text + (out.port ? ":" + std::to_string(*out.port) : "");
+    return std::to_string(static_cast<int>(out.kind)) + out.text +
+           (out.port ? ":" + std::to_string(*out.port) : "");
   };
   EXPECT_EQ(of("*"), "0");
   EXPECT_EQ(of("*:8080"), "0:8080");
@@ -173,7 +191,8 @@ TEST(Grammar, Hosts) {
   EXPECT_EQ(of("[::1]:80"), "1[::1]:80");
   EXPECT_EQ(of("*.shop.example"), "2shop.example");
   EXPECT_EQ(of("my_host"), "1my_host");
-  for (const char* bad : {"", ".", "a..b", "*.", "*a", "a.*", "*.*.a", "a b", "a:0", "a:65536", "a:", "ä.example", "a/b", "[::1", "http://a"})
+  for (const char* bad : {"", ".", "a..b", "*.", "*a", "a.*", "*.*.a", "a b", "a:0", "a:65536",
+                          "a:", "ä.example", "a/b", "[::1", "http://a"})
     EXPECT_EQ(of(bad), "bad") << bad;
 }
 
@@ -183,7 +202,8 @@ TEST(Grammar, Paths) {
     if (parse_path(text, out)) return std::string("bad");
     std::string all = std::to_string(static_cast<int>(out.kind));
     for (const auto& segment : out.segments)
-      all += "/" + (segment.kind == PathMatch::Segment::Kind::kAny ? "{" + segment.text + "}" : segment.text);
+      all += "/" + (segment.kind == PathMatch::Segment::Kind::kAny ? "{" + segment.text + "}"
+                                                                   : segment.text);
     return all + (out.trailing_slash ? "/" : "") + out.regex;
   };
   EXPECT_EQ(of("/"), "1/");
@@ -197,13 +217,16 @@ TEST(Grammar, Paths) {
   EXPECT_EQ(of("/%61%2f%C3%a4"), "1/a%2f%C3%a4");  // unreserved decoded, the rest as it was
   EXPECT_EQ(of("/\xC3\xA4"), "1/%C3%A4");
   EXPECT_EQ(of("/a;b=c,d:e@f!$&'()+~"), "1/a;b=c,d:e@f!$&'()+~");
-  for (const char* bad : {"", "a", "//", "/a//b", "/a//", "/a/**/b", "/**/", "/a*", "/{a", "/a}", "/{}", "/{a}{b}", "/{a}/{a}", "/.", "/a/..", "/%2E%2e",
-                          "/%", "/%g0", "/%00", "/a?b", "/a#b", "/a b", "/a\\b", "/a\tb", "~", "~("})
+  for (const char* bad :
+       {"",     "a",    "//",      "/a//b",    "/a//",  "/a/**/b", "/**/",    "/a*", "/{a",
+        "/a}",  "/{}",  "/{a}{b}", "/{a}/{a}", "/.",    "/a/..",   "/%2E%2e", "/%",  "/%g0",
+        "/%00", "/a?b", "/a#b",    "/a b",     "/a\\b", "/a\tb",   "~",       "~("})
     EXPECT_EQ(of(bad), "bad") << bad;
 }
 
 TEST(Grammar, ShortForms) {
-  for (const char* text : {"/a", "/**", "GET /a", "GET,POST shop.example/a/**", "*.shop.example:8443/x", "~^/a b", "shop.example~^/x", "M-SEARCH /a"}) {
+  for (const char* text : {"/a", "/**", "GET /a", "GET,POST shop.example/a/**",
+                           "*.shop.example:8443/x", "~^/a b", "shop.example~^/x", "M-SEARCH /a"}) {
     Match match;
     EXPECT_FALSE(parse_match(text, match)) << text;
     EXPECT_EQ(short_form(match), text);
@@ -212,7 +235,8 @@ TEST(Grammar, ShortForms) {
   EXPECT_EQ(short_form(match), "/**");
   EXPECT_FALSE(parse_match("*/a", match));
   EXPECT_EQ(short_form(match), "/a");
-  for (const char* bad : {"", "GET", "shop.example", "get /a", "GET, POST /a", "GET  /a", "GET,/a", ",GET /a", "GET POST /a", " /a", "a b/c"})
+  for (const char* bad : {"", "GET", "shop.example", "get /a", "GET, POST /a", "GET  /a", "GET,/a",
+                          ",GET /a", "GET POST /a", " /a", "a b/c"})
     EXPECT_TRUE(parse_match(bad, match)) << bad;
 }
 
@@ -239,7 +263,8 @@ TEST(Grammar, Targets) {
   EXPECT_EQ(target.subset, "v2");
   EXPECT_FALSE(parse_target("cart", target));
   EXPECT_EQ(target.subset, "");
-  for (const char* bad : {"", "@", "@v2", "cart@", "a b", "a@b@c", "cart@v 2"}) EXPECT_TRUE(parse_target(bad, target)) << bad;
+  for (const char* bad : {"", "@", "@v2", "cart@", "a b", "a@b@c", "cart@v 2"})
+    EXPECT_TRUE(parse_target(bad, target)) << bad;
 }
 
 TEST(Grammar, Templates) {
@@ -252,7 +277,8 @@ TEST(Grammar, Templates) {
   EXPECT_FALSE(parse_template("/a/\\2/\\1", out));
   EXPECT_EQ(out.group, 2);
   EXPECT_FALSE(out.rest);
-  for (const char* bad : {"", "a", "/*", "/a/*/b", "/**/a", "/a**", "/{", "/{}", "/{a b}", "/a}", "/\\0", "/\\", "/\\x", "/a?b", "/a#b", "/a b"})
+  for (const char* bad : {"", "a", "/*", "/a/*/b", "/**/a", "/a**", "/{", "/{}", "/{a b}", "/a}",
+                          "/\\0", "/\\", "/\\x", "/a?b", "/a#b", "/a b"})
     EXPECT_TRUE(parse_template(bad, out)) << bad;
 }
 
@@ -275,11 +301,16 @@ TEST(Grammar, CapturesMustBeInTheMatch) {
 }
 
 TEST(Grammar, Fields) {
-  for (const char* ours : {"Connection", "content-length", "Transfer-Encoding", "upgrade", "te", "host"}) EXPECT_TRUE(check_edited_field(ours)) << ours;
-  for (const char* fine : {"x-a", "Cookie", "content-type", "x-forwarded-for"}) EXPECT_FALSE(check_edited_field(fine)) << fine;
+  for (const char* ours :
+       {"Connection", "content-length", "Transfer-Encoding", "upgrade", "te", "host"})
+    EXPECT_TRUE(check_edited_field(ours)) << ours;
+  for (const char* fine : {"x-a", "Cookie", "content-type", "x-forwarded-for"})
+    EXPECT_FALSE(check_edited_field(fine)) << fine;
   for (const char* bad : {"", "a b", "a:", "ä", "a\r"}) EXPECT_TRUE(check_field_name(bad)) << bad;
-  for (const char* bad : {"a\nb", "a\r", " a", "a ", "\ta"}) EXPECT_TRUE(check_field_value(bad)) << bad;
-  for (const char* fine : {"", "a b", "a\tb", "\xC3\xA4"}) EXPECT_FALSE(check_field_value(fine)) << fine;
+  for (const char* bad : {"a\nb", "a\r", " a", "a ", "\ta"})
+    EXPECT_TRUE(check_field_value(bad)) << bad;
+  for (const char* fine : {"", "a b", "a\tb", "\xC3\xA4"})
+    EXPECT_FALSE(check_field_value(fine)) << fine;
 }
 
 }  // namespace

@@ -39,7 +39,8 @@ std::string warnings(const std::string& text) {
 }
 
 TEST(Load, TheFourLinesOfTheSmallestFile) {
-  const auto config = good("outrider: v1\nlisten: 8080\nservices: { web: 3000 }\nroutes: [{ to: web }]\n");
+  const auto config =
+      good("outrider: v1\nlisten: 8080\nservices: { web: 3000 }\nroutes: [{ to: web }]\n");
   ASSERT_EQ(config->listeners.size(), 1U);
   EXPECT_EQ(config->listeners[0].name, "main");
   EXPECT_EQ(config->listeners[0].address.to_string(), "127.0.0.1:8080");
@@ -56,7 +57,8 @@ TEST(Load, DefaultsAreThoseOfTheContract) {
   const auto config = routes("routes: [{ to: web }]");
   const Policy& policy = config->routes[0].policies[0];
   EXPECT_EQ(describe(policy),
-            " headers=15000ms idle=300000ms attempts=1 when=7 backoff=25ms..250ms budget=0.2 methods=0 buffer=65536 "
+            " headers=15000ms idle=300000ms attempts=1 when=7 backoff=25ms..250ms budget=0.2 "
+            "methods=0 buffer=65536 "
             "upgrade=websocket, when_empty=0");
   EXPECT_TRUE(policy.timeout_headers->mark.built_in());
   EXPECT_EQ(config->services[0].limits.connections.value, 10'000U);
@@ -78,11 +80,16 @@ TEST(Load, ShorthandsMeanTheirLongForms) {
   same("routes: [{ redirect: https }]", "routes: [{ redirect: { scheme: https, status: 301 } }]");
   same("routes: [{ respond: 404 }]", "routes: [{ respond: { status: 404 } }]");
   same("routes: [{ match: \"GET,PUT shop.example:81/a/{id}/**\", to: web }]",
-       "routes: [{ match: { method: [GET, PUT], host: \"shop.example:81\", path: \"/a/{id}/**\" }, to: web }]");
-  same("routes: [{ match: /a, to: web }]", "routes: [{ match: [{ path: [/a] }], listeners: main, to: web }]");
-  EXPECT_EQ(describe(*good("outrider: v1\nlisten: 80\nservices: { a: [1, \"[::1]:2\"], b: \"h2c://127.0.0.1:3\" }")),
-            describe(*good("outrider: v1\nlisteners: { main: { address: 127.0.0.1:80 } }\nservices: { a: { endpoints: [{ address: 1 }, { address: "
-                           "\"[::1]:2\" }] }, b: { endpoints: 127.0.0.1:3, protocol: http2 } }")));
+       "routes: [{ match: { method: [GET, PUT], host: \"shop.example:81\", path: \"/a/{id}/**\" }, "
+       "to: web }]");
+  same("routes: [{ match: /a, to: web }]",
+       "routes: [{ match: [{ path: [/a] }], listeners: main, to: web }]");
+  EXPECT_EQ(
+      describe(*good(
+          "outrider: v1\nlisten: 80\nservices: { a: [1, \"[::1]:2\"], b: \"h2c://127.0.0.1:3\" }")),
+      describe(*good("outrider: v1\nlisteners: { main: { address: 127.0.0.1:80 } }\nservices: { a: "
+                     "{ endpoints: [{ address: 1 }, { address: "
+                     "\"[::1]:2\" }] }, b: { endpoints: 127.0.0.1:3, protocol: http2 } }")));
 }
 
 TEST(Load, LeavesInheritFromTheNearestLevel) {
@@ -146,9 +153,11 @@ routes:
     headers: { request: { set: { x-a: route } } }
     upgrade: []
 )");
-  EXPECT_EQ(describe(config->routes[0].policies[0]),
-            " headers=15000ms idle=300000ms attempts=1 when=0,503 backoff=25ms..250ms budget=0.2 methods=0 buffer=65536 upgrade= "
-            "when_empty=0 request.set.x-a='route' request.set.x-b='policy' request.remove=[cookie,]");
+  EXPECT_EQ(
+      describe(config->routes[0].policies[0]),
+      " headers=15000ms idle=300000ms attempts=1 when=0,503 backoff=25ms..250ms budget=0.2 "
+      "methods=0 buffer=65536 upgrade= "
+      "when_empty=0 request.set.x-a='route' request.set.x-b='policy' request.remove=[cookie,]");
 }
 
 TEST(Load, TheNearerOfTwoWaysToRewriteThePathWins) {
@@ -174,11 +183,14 @@ routes:
 )");
   std::vector<std::string> names;
   for (const Route& route : config->routes) names.push_back(route.name);
-  EXPECT_EQ(names, (std::vector<std::string>{"GET /a", "GET /a#2", "GET /a#3", "GET /a#4", "/c", "/**", "/**#2"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"GET /a", "GET /a#2", "GET /a#3", "GET /a#4", "/c",
+                                             "/**", "/**#2"}));
 }
 
 TEST(Load, ListsOfHostsAndPathsMultiply) {
-  const auto config = routes("routes: [{ match: { host: [a.example, b.example], path: [/x, /y], method: GET }, to: web }]");
+  const auto config = routes(
+      "routes: [{ match: { host: [a.example, b.example], path: [/x, /y], method: GET }, to: web "
+      "}]");
   ASSERT_EQ(config->routes[0].matches.size(), 4U);
   EXPECT_EQ(config->routes[0].matches[3].short_form, "GET b.example/y");
 }
@@ -205,7 +217,10 @@ routes: [{ to: web }, { match: /b, listeners: b, to: web }]
 
 TEST(Load, ARawTcpListenerKeepsItsIdleTimeout) {
   const auto idle = [](const std::string& rest) {
-    return good("outrider: v1\nlisteners: { db: { address: 1, protocol: tcp, to: db" + rest + " } }\nservices: { db: 2 }")->listeners[0].timeouts.idle;
+    return good("outrider: v1\nlisteners: { db: { address: 1, protocol: tcp, to: db" + rest +
+                " } }\nservices: { db: 2 }")
+        ->listeners[0]
+        .timeouts.idle;
   };
   EXPECT_EQ(idle(""), 1h);
   EXPECT_EQ(idle(", timeouts: { stall: 1s }"), 1h);
@@ -229,7 +244,9 @@ services: { a: 1, b: { endpoints: 2, balance: least-request, limits: { connectio
 
 TEST(Load, ThePrefixOfEndpointsSetsTheProtocol) {
   const auto protocol = [](const std::string& service) {
-    return good("outrider: v1\nlisten: 8080\nservices: { a: " + service + " }")->services[0].protocol;
+    return good("outrider: v1\nlisten: 8080\nservices: { a: " + service + " }")
+        ->services[0]
+        .protocol;
   };
   EXPECT_EQ(protocol("3000"), Protocol::kAuto);
   EXPECT_EQ(protocol("\"http://localhost\""), Protocol::kAuto);
@@ -289,17 +306,24 @@ services: { a: { endpoints: 1, limits: *limits }, b: { endpoints: 2, limits: *li
 
 TEST(Load, WarnsOfWhatHasNoEffect) {
   EXPECT_EQ(warnings("outrider: v1\nlisten: 8080\n"), "no-route \n");
-  EXPECT_EQ(warnings("outrider: v1\nlisten: 8080\nroutes: [{ respond: 404, retry: 2 }]"), "no-effect routes[0].retry\n");
-  EXPECT_EQ(warnings("outrider: v1\nlisten: 8080\nservices: { a: 1 }\nroutes: [{ to: { a: 0 } }]"), "no-weight routes[0].to\n");
-  EXPECT_EQ(warnings("outrider: v1\nlisteners: { a: { address: 1, redirect: https } }\nroutes: [{ respond: 404 }]"), "no-effect routes\n");
+  EXPECT_EQ(warnings("outrider: v1\nlisten: 8080\nroutes: [{ respond: 404, retry: 2 }]"),
+            "no-effect routes[0].retry\n");
+  EXPECT_EQ(warnings("outrider: v1\nlisten: 8080\nservices: { a: 1 }\nroutes: [{ to: { a: 0 } }]"),
+            "no-weight routes[0].to\n");
+  EXPECT_EQ(warnings("outrider: v1\nlisteners: { a: { address: 1, redirect: https } }\nroutes: [{ "
+                     "respond: 404 }]"),
+            "no-effect routes\n");
   EXPECT_EQ(warnings("outrider: v1\nlisten: 8080\nroutes: [{ respond: 404 }]"), "");
 }
 
 TEST(Load, DirectoriesIncludesAndGlobs) {
   const Folder folder;
   folder.write("conf/20.yml", "outrider: v1\nroutes: [{ match: /b, respond: 202 }]\n");
-  folder.write("conf/10.yaml", "outrider: v1\nlisten: 8080\ninclude: [\"../more/*.yaml\", ../more/a.yaml, \"../none/*.yaml\"]\nroutes: [{ match: /a, respond: 201 }]\n");
-  folder.write("conf/30.json", R"({"outrider": "v1", "routes": [{"match": "/c", "respond": 203}]})");
+  folder.write("conf/10.yaml",
+               "outrider: v1\nlisten: 8080\ninclude: [\"../more/*.yaml\", ../more/a.yaml, "
+               "\"../none/*.yaml\"]\nroutes: [{ match: /a, respond: 201 }]\n");
+  folder.write("conf/30.json",
+               R"({"outrider": "v1", "routes": [{"match": "/c", "respond": 203}]})");
   folder.write("conf/.hidden.yaml", "broken: [");
   folder.write("conf/notes.txt", "broken: [");
   folder.write("conf/sub/x.yaml", "broken: [");
@@ -334,7 +358,9 @@ TEST(Load, SaysWhatCannotBeRead) {
   const auto only = [](const std::string& path) {
     const Loaded loaded = load({path});
     EXPECT_EQ(loaded.config, nullptr);
-    return loaded.diagnostics.size() == 1 ? loaded.diagnostics[0].file + ": " + loaded.diagnostics[0].text : all(loaded);
+    return loaded.diagnostics.size() == 1
+               ? loaded.diagnostics[0].file + ": " + loaded.diagnostics[0].text
+               : all(loaded);
   };
   EXPECT_EQ(only("absent.yaml"), "absent.yaml: cannot be read: No such file or directory");
   EXPECT_EQ(only("empty"), "empty: holds no *.yaml, *.yml or *.json");
@@ -349,7 +375,8 @@ TEST(Load, RelativePathsAreRelativeToTheFileThatSaysThem) {
   const Folder folder;
   folder.write("a.yaml", "outrider: v1\nlisten: unix:a.sock\ninclude: [conf/b.yaml]\n");
   folder.write("conf/b.yaml",
-               "outrider: v1\nservices: { web: unix:app.sock }\nroutes: [{ to: web }]\ntelemetry: { access_log: { file: access.log } }\nadmin: { address: "
+               "outrider: v1\nservices: { web: unix:app.sock }\nroutes: [{ to: web }]\ntelemetry: "
+               "{ access_log: { file: access.log } }\nadmin: { address: "
                "unix:admin.sock }\n");
   const Loaded loaded = load({"a.yaml"});
   ASSERT_NE(loaded.config, nullptr) << all(loaded);

@@ -27,7 +27,8 @@ std::string logged(Speak speak) {
   }
   std::string all;
   char bytes[65536];
-  for (ssize_t got; (got = ::read(ends[0], bytes, sizeof bytes)) > 0;) all.append(bytes, static_cast<std::size_t>(got));
+  for (ssize_t got; (got = ::read(ends[0], bytes, sizeof bytes)) > 0;)
+    all.append(bytes, static_cast<std::size_t>(got));
   ::close(ends[0]);
   ::close(ends[1]);
   return all;
@@ -39,7 +40,8 @@ struct AtLevel {
 };
 
 TEST(Log, ALineHasTimeLevelAndArguments) {
-  const std::string out = logged([] { log::warn("{} of {} {} is {} and {}", "one", 2, std::string("three"), 4.5, true); });
+  const std::string out = logged(
+      [] { log::warn("{} of {} {} is {} and {}", "one", 2, std::string("three"), 4.5, true); });
   ASSERT_GT(out.size(), 24U);
   EXPECT_EQ(out.substr(24), " warn one of 2 three is 4.5 and true\n");
   std::string shape = out.substr(0, 24);
@@ -48,7 +50,8 @@ TEST(Log, ALineHasTimeLevelAndArguments) {
 }
 
 TEST(Log, NumbersKeepTheirSign) {
-  const std::string out = logged([] { log::error("{} {}", -1, std::uint64_t{18446744073709551615U}); });
+  const std::string out =
+      logged([] { log::error("{} {}", -1, std::uint64_t{18446744073709551615U}); });
   EXPECT_NE(out.find(" error -1 18446744073709551615\n"), std::string::npos) << out;
 }
 
@@ -77,14 +80,17 @@ TEST(Log, LevelsHaveNames) {
 }
 
 TEST(Log, ValuesCannotForgeLinesAndAreCut) {
-  const std::string out = logged([] { log::warn("peer said {}", std::string("a\r\nINFO b\x1b[31m") + std::string(5000, 'x')); });
+  const std::string out = logged([] {
+    log::warn("peer said {}", std::string("a\r\nINFO b\x1b[31m") + std::string(5000, 'x'));
+  });
   EXPECT_NE(out.find("peer said a\\x0d\\x0aINFO b\\x1b[31m"), std::string::npos);
   EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 1);
   EXPECT_LT(out.size(), 1200U);
 }
 
 TEST(Log, PlainLinesAreAsTheyAre) {
-  EXPECT_EQ(logged([] { log::plain("listening main 127.0.0.1:8080"); }), "listening main 127.0.0.1:8080\n");
+  EXPECT_EQ(logged([] { log::plain("listening main 127.0.0.1:8080"); }),
+            "listening main 127.0.0.1:8080\n");
 }
 
 TEST(Log, AReasonSpeaksTenTimesASecondAndTellsWhatItKept) {

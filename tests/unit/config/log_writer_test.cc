@@ -62,13 +62,16 @@ void line(LogBuffer& buffer, std::string_view text) {
 std::string take_all(int fd) {
   std::string all;
   char bytes[65536];
-  for (ssize_t got; (got = ::read(fd, bytes, sizeof bytes)) > 0;) all.append(bytes, static_cast<std::size_t>(got));
+  for (ssize_t got; (got = ::read(fd, bytes, sizeof bytes)) > 0;)
+    all.append(bytes, static_cast<std::size_t>(got));
   return all;
 }
 
 struct Pipe {
   explicit Pipe(bool socket = false) {
-    EXPECT_EQ(socket ? ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) : ::pipe2(ends, O_CLOEXEC), 0);
+    EXPECT_EQ(socket ? ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)
+                     : ::pipe2(ends, O_CLOEXEC),
+              0);
     ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
   }
   ~Pipe() {
@@ -220,7 +223,8 @@ TEST_P(BlockedSink, NeverBlocksTheCallerAndDropsWholeCountedLines) {
   received += take_all(pipe.reader());
   std::istringstream lines(received);
   std::uint64_t came = 0;
-  for (std::string got; std::getline(lines, got); ++came) ASSERT_TRUE(got == text || got == "fresh") << got;
+  for (std::string got; std::getline(lines, got); ++came)
+    ASSERT_TRUE(got == text || got == "fresh") << got;
   EXPECT_EQ(came + dropped, offered);
 }
 

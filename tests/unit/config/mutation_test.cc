@@ -1,5 +1,6 @@
-// Walks the example that uses every supported key (full.yaml) and breaks it in one place at a time: each key renamed, each value of
-// another type, each required key gone. Every break must be named on its line. And the example must use every key.
+// Walks the example that uses every supported key (full.yaml) and breaks it in one place at a time:
+// each key renamed, each value of another type, each required key gone. Every break must be named
+// on its line. And the example must use every key.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -26,24 +27,24 @@ struct Item {
   std::vector<Item> children;
   Section section = Section::kNone;  // what its keys mean
   const Key* rule = nullptr;
-  std::size_t line = 0;              // when printed last
+  std::size_t line = 0;  // when printed last
 };
-
 
 void annotate(Item& item, const Key* rule);
 
 void annotate_section(Item& item, Section section) {
   if (item.kind != yaml::Kind::kMap) return;
   item.section = section;
-  for (std::size_t i = 0; i < item.keys.size(); ++i) annotate(item.children[i], find_key(section, item.keys[i]));
+  for (std::size_t i = 0; i < item.keys.size(); ++i)
+    annotate(item.children[i], find_key(section, item.keys[i]));
 }
 
 // Finds the section of every map by the table, as the reader does.
 void annotate(Item& item, const Key* rule) {
   item.rule = rule;
   if (rule == nullptr || rule->of == Section::kNone) return;
-  const bool each = rule->type == Type::kNamed || rule->type == Type::kServices || rule->type == Type::kRoutes ||
-                    item.kind == yaml::Kind::kSequence;
+  const bool each = rule->type == Type::kNamed || rule->type == Type::kServices ||
+                    rule->type == Type::kRoutes || item.kind == yaml::Kind::kSequence;
   if (!each) return annotate_section(item, rule->of);
   for (Item& child : item.children) {
     annotate_section(child, rule->of);
@@ -57,7 +58,8 @@ Item copy(const yaml::Tree& tree, const yaml::Node& node) {
   item.text = node.text;
   for (std::uint32_t i = 0; i < node.count; ++i) {
     if (node.kind == yaml::Kind::kMap) item.keys.emplace_back(tree.key(node, i).text);
-    item.children.push_back(copy(tree, node.kind == yaml::Kind::kMap ? tree.value(node, i) : tree.items(node)[i]));
+    item.children.push_back(
+        copy(tree, node.kind == yaml::Kind::kMap ? tree.value(node, i) : tree.items(node)[i]));
   }
   return item;
 }
@@ -127,7 +129,8 @@ class Mutation : public ::testing::Test {
     ADD_FAILURE() << what << ": nothing on line " << line() << " but\n" << all;
   }
 
-  void walk(Item& item, const std::string& path, const std::function<void(Item& parent, std::size_t, const std::string&)>& visit) {
+  void walk(Item& item, const std::string& path,
+            const std::function<void(Item& parent, std::size_t, const std::string&)>& visit) {
     for (std::size_t i = 0; i < item.children.size(); ++i) {
       const std::string name = item.kind == yaml::Kind::kMap ? item.keys[i] : std::to_string(i);
       if (name.rfind("x-shared", 0) == 0) continue;
@@ -186,14 +189,17 @@ TEST_F(Mutation, EveryMissingRequiredKeyIsNamedOnItsParent) {
     for (std::size_t k = 0; k < parent.children[i].keys.size(); ++k) {
       Item& map = parent.children[i];
       const Key* key = map.section != Section::kNone ? find_key(map.section, map.keys[k]) : nullptr;
-      const bool action = map.section == Section::kRoute && (map.keys[k] == "to" || map.keys[k] == "redirect" || map.keys[k] == "respond");
+      const bool action =
+          map.section == Section::kRoute &&
+          (map.keys[k] == "to" || map.keys[k] == "redirect" || map.keys[k] == "respond");
       if (key == nullptr || (!key->required && !action)) continue;
       const Item whole = map;
       map.keys.erase(map.keys.begin() + static_cast<std::ptrdiff_t>(k));
       map.children.erase(map.children.begin() + static_cast<std::ptrdiff_t>(k));
       // An item of a list begins on the line of its first key.
       const bool item = parent.kind == yaml::Kind::kSequence;
-      expect_error([&] { return parent.children[i].line + (item ? 1U : 0U); }, "deleted " + path + "/" + whole.keys[k]);
+      expect_error([&] { return parent.children[i].line + (item ? 1U : 0U); },
+                   "deleted " + path + "/" + whole.keys[k]);
       map = whole;
     }
   });
@@ -214,8 +220,9 @@ TEST_F(Mutation, EveryReservedKeyIsRefusedWhereverItMayStand) {
       const Loaded loaded = load_text("full.yaml", printed());
       bool refused = false;
       for (const Diagnostic& found : loaded.diagnostics)
-        refused = refused || (found.line == map.children.back().line && found.code == "not-supported-yet" &&
-                              found.text.find("not supported yet") != std::string::npos);
+        refused = refused ||
+                  (found.line == map.children.back().line && found.code == "not-supported-yet" &&
+                   found.text.find("not supported yet") != std::string::npos);
       EXPECT_TRUE(refused) << path << "/" << key.name;
       EXPECT_EQ(loaded.config, nullptr);
       map.keys.pop_back();

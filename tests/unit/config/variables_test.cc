@@ -12,7 +12,8 @@ std::string shown(std::string_view text) {
   std::string out;
   for (const Piece& piece : pieces) {
     if (piece.variable)
-      out += "<" + std::to_string(static_cast<int>(piece.variable->kind)) + ":" + std::string(piece.variable->argument) + ">";
+      out += "<" + std::to_string(static_cast<int>(piece.variable->kind)) + ":" +
+             std::string(piece.variable->argument) + ">";
     else
       out += "[" + std::string(piece.literal) + "]";
   }

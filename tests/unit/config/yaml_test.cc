@@ -76,7 +76,9 @@ TEST(Yaml, AnAnchorAndATagDoNotHideTheQuote) {
 }
 
 TEST(Yaml, TakesABomAndWindowsLineEnds) {
-  const auto parsed = parse("\xEF\xBB\xBF" "a: 1\r\nb: \"two\"\r\n");
+  const auto parsed = parse(
+      "\xEF\xBB\xBF"
+      "a: 1\r\nb: \"two\"\r\n");
   ASSERT_TRUE(parsed->complete);
   EXPECT_EQ(parsed->at("a").column, 4U);
   EXPECT_EQ(parsed->at("b").text, "two");
@@ -97,7 +99,9 @@ TEST(Yaml, KeepsTheDocumentsOfAStream) {
 }
 
 TEST(Yaml, NestingEndsAtSixtyFour) {
-  const auto nested = [](std::size_t levels) { return std::string(levels, '[') + std::string(levels, ']'); };
+  const auto nested = [](std::size_t levels) {
+    return std::string(levels, '[') + std::string(levels, ']');
+  };
   EXPECT_EQ(code_of("a: " + nested(63)), "");
   EXPECT_EQ(code_of("a: " + nested(64)), "yaml-too-deep");
 }
@@ -105,7 +109,9 @@ TEST(Yaml, NestingEndsAtSixtyFour) {
 TEST(Yaml, NestingCountsThroughAliases) {
   const std::string half(32, '[');
   const std::string close(32, ']');
-  EXPECT_EQ(code_of("a: &x " + half + close + "\nb: " + std::string(31, '[') + "*x" + std::string(31, ']')), "");
+  EXPECT_EQ(code_of("a: &x " + half + close + "\nb: " + std::string(31, '[') + "*x" +
+                    std::string(31, ']')),
+            "");
   EXPECT_EQ(code_of("a: &x " + half + close + "\nb: " + half + "*x" + close), "yaml-too-deep");
 }
 
@@ -119,9 +125,11 @@ TEST(Yaml, DuplicatesAreDroppedAndNamedOnce) {
 }
 
 TEST(YamlText, Utf8) {
-  for (const char* good : {"", "ascii", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x90\x8E", "\xEF\xBF\xBF", "\xF4\x8F\xBF\xBF"})
+  for (const char* good : {"", "ascii", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x90\x8E",
+                           "\xEF\xBF\xBF", "\xF4\x8F\xBF\xBF"})
     EXPECT_FALSE(yaml::check_bytes(good)) << good;
-  for (const char* bad : {"\xC3", "\xC1\x81", "\xE0\x80\x80", "\xED\xBF\xBF", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\x80", "\xFF"})
+  for (const char* bad : {"\xC3", "\xC1\x81", "\xE0\x80\x80", "\xED\xBF\xBF", "\xF0\x80\x80\x80",
+                          "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\x80", "\xFF"})
     EXPECT_TRUE(yaml::check_bytes(bad)) << bad;
   EXPECT_TRUE(yaml::check_bytes(std::string(limits::kConfigBytes + 1, 'a')));
 }
@@ -143,7 +151,8 @@ std::string repeat(std::string_view text, std::size_t times) {
 std::string laughs() {
   std::string out = "outrider: v1\nx-a: &a [l,l,l,l,l,l,l,l,l,l]\n";
   for (char c = 'b'; c < 'm'; ++c)
-    out += std::string("x-") + c + ": &" + c + " [" + repeat(std::string("*") + static_cast<char>(c - 1) + ",", 9) + "*" +
+    out += std::string("x-") + c + ": &" + c + " [" +
+           repeat(std::string("*") + static_cast<char>(c - 1) + ",", 9) + "*" +
            static_cast<char>(c - 1) + "]\n";
   return out;
 }
@@ -163,7 +172,10 @@ void expect_refused_cheaply(const std::string& name, const std::string& text) {
   ASSERT_GE(child, 0);
   if (child == 0) {
     const Loaded loaded = load_text("bomb.yaml", text);
-    ::_exit(loaded.config == nullptr && !loaded.diagnostics.empty() && loaded.diagnostics[0].line > 0 ? 0 : 1);
+    ::_exit(loaded.config == nullptr && !loaded.diagnostics.empty() &&
+                    loaded.diagnostics[0].line > 0
+                ? 0
+                : 1);
   }
   int status = 0;
   rusage used{};
@@ -185,10 +197,12 @@ TEST(YamlBombs, AreRefusedCheaply) {
   expect_refused_cheaply("items of items", repeat("- ", 500'000));
   expect_refused_cheaply("keys of keys", repeat("? ", 500'000));
   expect_refused_cheaply("tags", repeat("!a ", 500'000));
-  expect_refused_cheaply("anchors", "outrider: v1\nx-a: [" + repeat("&a b,", 100'000) + "c]\nlisten: x\n");
+  expect_refused_cheaply("anchors",
+                         "outrider: v1\nx-a: [" + repeat("&a b,", 100'000) + "c]\nlisten: x\n");
   expect_refused_cheaply("cycle", "outrider: v1\nx-a: &a [*a, *a]\n");
   expect_refused_cheaply("documents", repeat("---\n", 500'000));
-  expect_refused_cheaply("one key over and over", "outrider: v1\nx-a: {" + repeat("k: 1,", 50'000) + "}\n");
+  expect_refused_cheaply("one key over and over",
+                         "outrider: v1\nx-a: {" + repeat("k: 1,", 50'000) + "}\n");
   expect_refused_cheaply("nulls", "outrider: v1\nx-a: [" + repeat("~,", 50'000) + "a]\n");
 }
 

@@ -46,13 +46,32 @@ TEST_F(TemplateTest, EveryFieldHasItsValue) {
   const TlsPeer peer{"spiffe://shop/frontend", "TLSv1.3"};
   client.tls = &peer;
   const std::pair<const char*, const char*> cases[] = {
-      {"time", "1970-01-01T00:00:01.000Z"}, {"listener", "main"}, {"client", "198.51.100.9"}, {"client.ip", "198.51.100.9"},
-      {"client_id", "spiffe://shop/frontend"}, {"client.id", "spiffe://shop/frontend"}, {"method", "GET"}, {"host", "shop.example"},
-      {"path", "/cart/7?x=1&q=blue"}, {"protocol", "HTTP/1.1"}, {"status", "201"}, {"reason", "ok"}, {"route", "cart"},
-      {"service", "shop"}, {"endpoint", "10.0.0.7:8080"}, {"attempts", "2"}, {"bytes_in", "12"}, {"bytes_out", "34567"},
-      {"duration_ms", "12.345"}, {"upstream_ms", "0.900"}, {"request_id", "req-1"},
-      {"trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"}, {"user_agent", "curl/8"}, {"tls", "TLSv1.3"}};
-  for (const auto& [name, value] : cases) EXPECT_EQ(expand("%{" + std::string(name) + "}"), value) << name;
+      {"time", "1970-01-01T00:00:01.000Z"},
+      {"listener", "main"},
+      {"client", "198.51.100.9"},
+      {"client.ip", "198.51.100.9"},
+      {"client_id", "spiffe://shop/frontend"},
+      {"client.id", "spiffe://shop/frontend"},
+      {"method", "GET"},
+      {"host", "shop.example"},
+      {"path", "/cart/7?x=1&q=blue"},
+      {"protocol", "HTTP/1.1"},
+      {"status", "201"},
+      {"reason", "ok"},
+      {"route", "cart"},
+      {"service", "shop"},
+      {"endpoint", "10.0.0.7:8080"},
+      {"attempts", "2"},
+      {"bytes_in", "12"},
+      {"bytes_out", "34567"},
+      {"duration_ms", "12.345"},
+      {"upstream_ms", "0.900"},
+      {"request_id", "req-1"},
+      {"trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"},
+      {"user_agent", "curl/8"},
+      {"tls", "TLSv1.3"}};
+  for (const auto& [name, value] : cases)
+    EXPECT_EQ(expand("%{" + std::string(name) + "}"), value) << name;
   attempt->head_ns = 0;
   EXPECT_EQ(expand("%{upstream_ms}"), "10.000");
 }
@@ -61,8 +80,9 @@ TEST_F(TemplateTest, AbsentIsEmpty) {
   exchange("/", "");
   x->route = nullptr;
   x->target = nullptr;
-  for (const char* name : {"client_id", "host", "status", "route", "service", "endpoint", "duration_ms", "upstream_ms", "request_id",
-                           "trace_id", "user_agent", "tls", "header x-none", "query none", "cookie none", "path.none"})
+  for (const char* name : {"client_id", "host", "status", "route", "service", "endpoint",
+                           "duration_ms", "upstream_ms", "request_id", "trace_id", "user_agent",
+                           "tls", "header x-none", "query none", "cookie none", "path.none"})
     EXPECT_EQ(expand("[%{" + std::string(name) + "}]"), "[]") << name;
 }
 
@@ -82,11 +102,14 @@ TEST_F(TemplateTest, KeysReadTheRequest) {
 }
 
 TEST_F(TemplateTest, ATraceIdIsReadOnlyFromAWellFormedParent) {
-  for (const char* bad :
-       {"", "00", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-        "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
-        "00x4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01"}) {
+  for (const char* bad : {"", "00", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+                          "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+                          "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                          "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+                          "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+                          "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
+                          "00x4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                          "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01"}) {
     exchange();
     header("traceparent", bad);
     EXPECT_EQ(expand("%{trace_id}"), "") << bad;

@@ -1,5 +1,5 @@
-// The HTTP/2 client codec against an upstream whose frames are made by hand: requests out, what an answer may be, and what may be sent
-// again elsewhere.
+// The HTTP/2 client codec against an upstream whose frames are made by hand: requests out, what an
+// answer may be, and what may be sent again elsewhere.
 #include <gmock/gmock.h>
 
 #include "tests/unit/proxy/h2_harness.h"
@@ -25,7 +25,8 @@ TEST(H2Client, BeginsWithPrefaceAndSettings) {
   ASSERT_EQ(frames.size(), 2U);
   ASSERT_EQ(frames[0].type, NGHTTP2_SETTINGS);
   std::map<std::uint32_t, std::uint32_t> values;
-  for (std::size_t at = 0; at < frames[0].payload.size(); at += 6) values[frames[0].number(at) >> 16] = frames[0].number(at + 2);
+  for (std::size_t at = 0; at < frames[0].payload.size(); at += 6)
+    values[frames[0].number(at) >> 16] = frames[0].number(at + 2);
   EXPECT_EQ(values.at(NGHTTP2_SETTINGS_ENABLE_PUSH), 0U);
   EXPECT_EQ(values.at(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE), limits::kH2Window);
 }
@@ -33,7 +34,13 @@ TEST(H2Client, BeginsWithPrefaceAndSettings) {
 TEST(H2Client, SendsARequestAndReadsTheAnswer) {
   Client client;
   Response* const response = client.open();
-  RequestHead& head = client.request("POST", "/a?b", {{"Host", "h"}, {"Content-Length", "9"}, {"X-Own", "1"}, {"Connection", "x"}, {"cookie", "s=1"}, {"TE", "gzip"}});
+  RequestHead& head = client.request("POST", "/a?b",
+                                     {{"Host", "h"},
+                                      {"Content-Length", "9"},
+                                      {"X-Own", "1"},
+                                      {"Connection", "x"},
+                                      {"cookie", "s=1"},
+                                      {"TE", "gzip"}});
   head.content_length = 4;
   head.te_trailers = true;
   response->stream->send_request(head, false);
@@ -41,17 +48,23 @@ TEST(H2Client, SendsARequestAndReadsTheAnswer) {
   std::vector<Frame> frames = client.turn();
   ASSERT_EQ(frames.size(), 4U);
   EXPECT_THAT(client.reader.decode(frames[2].payload),
-              ElementsAre(Pair(":method", "POST"), Pair(":scheme", "http"), Pair(":authority", "shop.example"), Pair(":path", "/a?b"),
-                          Pair("content-length", "4"), Pair("x-own", "1"), Pair("cookie", "s=1"), Pair("te", "trailers")));
+              ElementsAre(Pair(":method", "POST"), Pair(":scheme", "http"),
+                          Pair(":authority", "shop.example"), Pair(":path", "/a?b"),
+                          Pair("content-length", "4"), Pair("x-own", "1"), Pair("cookie", "s=1"),
+                          Pair("te", "trailers")));
   EXPECT_EQ(frames[3].payload, "body");
   EXPECT_TRUE(frames[3].has(kEnd));
   EXPECT_EQ(response->sent, 1);
-  client.exchange(hello() + headers(1, {{":status", "103"}, {"link", "x"}}, false) + headers(1, {{":status", "200"}, {"content-length", "2"}, {"server", "s"}}, false) + data(1, "ok", true));
+  client.exchange(
+      hello() + headers(1, {{":status", "103"}, {"link", "x"}}, false) +
+      headers(1, {{":status", "200"}, {"content-length", "2"}, {"server", "s"}}, false) +
+      data(1, "ok", true));
   EXPECT_THAT(response->interims, ElementsAre(103));
   EXPECT_EQ(response->message.status, 200);
   EXPECT_EQ(response->message.version, Version::kHttp2);
   EXPECT_EQ(response->message.content_length, 2U);
-  EXPECT_THAT(response->fields, ElementsAre(Pair("server", "s"))) << "nothing of the interim response is left";
+  EXPECT_THAT(response->fields, ElementsAre(Pair("server", "s")))
+      << "nothing of the interim response is left";
   EXPECT_EQ(response->body, "ok");
   EXPECT_TRUE(response->ended);
   EXPECT_EQ(response->stream, nullptr);
@@ -67,9 +80,12 @@ TEST(H2Client, TrailersBothWays) {
   response.stream->send_body("b", false);
   response.stream->send_trailers(trailers);
   const std::vector<Frame> frames = client.turn();
-  EXPECT_THAT(client.reader.decode(frames.at(2).payload), ElementsAre(Pair(":method", "POST"), Pair(":scheme", "http"), Pair(":authority", "shop.example"), Pair(":path", "/")));
+  EXPECT_THAT(client.reader.decode(frames.at(2).payload),
+              ElementsAre(Pair(":method", "POST"), Pair(":scheme", "http"),
+                          Pair(":authority", "shop.example"), Pair(":path", "/")));
   EXPECT_THAT(client.reader.decode(frames.at(4).payload), ElementsAre(Pair("x-sum", "1")));
-  client.exchange(hello() + headers(1, kOk, false) + data(1, "x", false) + headers(1, {{"grpc-status", "0"}, {"set-cookie", "no"}}, true));
+  client.exchange(hello() + headers(1, kOk, false) + data(1, "x", false) +
+                  headers(1, {{"grpc-status", "0"}, {"set-cookie", "no"}}, true));
   EXPECT_THAT(response.trailers, ElementsAre(Pair("grpc-status", "0")));
   EXPECT_TRUE(response.ended);
 }
@@ -81,23 +97,27 @@ TEST(H2Client, WebSocketsGoByExtendedConnect) {
   ASSERT_TRUE(client.codec->takes_upgrades());
   for (const bool taken : {true, false}) {
     Response* const response = client.open();
-    RequestHead& head = client.request("GET", "/ws", {{"Sec-WebSocket-Key", "k"}, {"Sec-WebSocket-Version", "13"}});
+    RequestHead& head =
+        client.request("GET", "/ws", {{"Sec-WebSocket-Key", "k"}, {"Sec-WebSocket-Version", "13"}});
     head.upgrade = "websocket";
     response->stream->send_request(head, false);
     const std::vector<Frame> frames = client.turn();
     EXPECT_THAT(client.reader.decode(frames.at(0).payload),
-                ElementsAre(Pair(":method", "CONNECT"), Pair(":protocol", "websocket"), Pair(":scheme", "http"), Pair(":authority", "shop.example"),
+                ElementsAre(Pair(":method", "CONNECT"), Pair(":protocol", "websocket"),
+                            Pair(":scheme", "http"), Pair(":authority", "shop.example"),
                             Pair(":path", "/ws"), Pair("sec-websocket-version", "13")));
     const std::uint32_t id = frames[0].stream;
     if (taken) {
-      client.exchange(headers(id, {{":status", "200"}, {"sec-websocket-protocol", "chat"}}, false) + data(id, "hi", false));
+      client.exchange(headers(id, {{":status", "200"}, {"sec-websocket-protocol", "chat"}}, false) +
+                      data(id, "hi", false));
       EXPECT_EQ(response->message.status, 101);
       EXPECT_EQ(response->body, "hi");
       response->stream->send_body("ho", true);
       EXPECT_EQ(client.turn().at(0).payload, "ho");
       client.exchange(data(id, "", true));
     } else {
-      client.exchange(headers(id, {{":status", "403"}, {"content-length", "2"}}, false) + data(id, "no", true));
+      client.exchange(headers(id, {{":status", "403"}, {"content-length", "2"}}, false) +
+                      data(id, "no", true));
       EXPECT_EQ(response->message.status, 403);
       response->stream->release();
       response->stream = nullptr;
@@ -148,32 +168,46 @@ Fields many_fields(int count) {
 
 INSTANTIATE_TEST_SUITE_P(
     Rows, H2ClientBadAnswer,
-    ::testing::Values(BadAnswer{"NoStatus", answer({{"a", "b"}})}, BadAnswer{"EmptyStatus", answer({{":status", ""}})},
-                      BadAnswer{"StatusZero", answer({{":status", "0"}})}, BadAnswer{"Status099", answer({{":status", "099"}})},
-                      BadAnswer{"Status600", answer({{":status", "600"}})}, BadAnswer{"Status2000", answer({{":status", "2000"}})},
-                      BadAnswer{"StatusNegative", answer({{":status", "-20"}})}, BadAnswer{"StatusLetters", answer({{":status", "2OO"}})},
-                      BadAnswer{"Status101", answer({{":status", "101"}}, false)}, BadAnswer{"StatusTwice", answer({{":status", "200"}, {":status", "200"}})},
-                      BadAnswer{"StatusBehindFields", answer({{"a", "b"}, {":status", "200"}})},
-                      BadAnswer{"RequestPseudo", answer({{":status", "200"}, {":path", "/"}})},
-                      BadAnswer{"UpperCase", answer(with(kOk, {{"Server", "x"}}))}, BadAnswer{"LineInValue", answer(with(kOk, {{"server", "a\r\nb"}}))},
-                      BadAnswer{"NulInValue", answer(with(kOk, {{"server", std::string("a\0", 2)}}))},
-                      BadAnswer{"SpaceInName", answer(with(kOk, {{"a b", "x"}}))}, BadAnswer{"Connection", answer(with(kOk, {{"connection", "close"}}))},
-                      BadAnswer{"TransferEncoding", answer(with(kOk, {{"transfer-encoding", "chunked"}}))},
-                      BadAnswer{"LengthTwice", answer(with(kOk, {{"content-length", "0"}, {"content-length", "0"}}))},
-                      BadAnswer{"LengthNegative", answer(with(kOk, {{"content-length", "-1"}}))},
-                      BadAnswer{"LengthHuge", answer(with(kOk, {{"content-length", "99999999999999999999"}}))},
-                      BadAnswer{"LengthWithoutBody", answer(with(kOk, {{"content-length", "1"}}))},
-                      BadAnswer{"LessBody", answer(with(kOk, {{"content-length", "5"}}), false) + data(1, "four", true)},
-                      BadAnswer{"MoreBody", answer(with(kOk, {{"content-length", "3"}}), false) + data(1, "four", false)},
-                      BadAnswer{"BodyOfHead", answer(kOk, false) + data(1, "x", true), "HEAD"},
-                      BadAnswer{"BodyOf204", answer({{":status", "204"}}, false) + data(1, "x", true)},
-                      BadAnswer{"BodyOf304", answer({{":status", "304"}, {"content-length", "1"}}, false) + data(1, "x", true)},
-                      BadAnswer{"InterimThatEnds", answer({{":status", "100"}}, true)}, BadAnswer{"TooManyInterims", interims(11)},
-                      BadAnswer{"BodyAfterInterim", interims(1) + data(1, "x", true)}, BadAnswer{"EndAfterInterim", interims(1) + data(1, "", true)},
-                      BadAnswer{"TooManyFields", answer(many_fields(201))},
-                      BadAnswer{"LongHead", answer(with(kOk, {{"x", std::string(4096, 'x')}}))},
-                      BadAnswer{"TrailersThatDoNotEnd", answer(kOk, false) + answer({{"x", "y"}}, false)},
-                      BadAnswer{"StatusInTrailers", answer(kOk, false) + answer(kOk, true)}),
+    ::testing::Values(
+        BadAnswer{"NoStatus", answer({{"a", "b"}})},
+        BadAnswer{"EmptyStatus", answer({{":status", ""}})},
+        BadAnswer{"StatusZero", answer({{":status", "0"}})},
+        BadAnswer{"Status099", answer({{":status", "099"}})},
+        BadAnswer{"Status600", answer({{":status", "600"}})},
+        BadAnswer{"Status2000", answer({{":status", "2000"}})},
+        BadAnswer{"StatusNegative", answer({{":status", "-20"}})},
+        BadAnswer{"StatusLetters", answer({{":status", "2OO"}})},
+        BadAnswer{"Status101", answer({{":status", "101"}}, false)},
+        BadAnswer{"StatusTwice", answer({{":status", "200"}, {":status", "200"}})},
+        BadAnswer{"StatusBehindFields", answer({{"a", "b"}, {":status", "200"}})},
+        BadAnswer{"RequestPseudo", answer({{":status", "200"}, {":path", "/"}})},
+        BadAnswer{"UpperCase", answer(with(kOk, {{"Server", "x"}}))},
+        BadAnswer{"LineInValue", answer(with(kOk, {{"server", "a\r\nb"}}))},
+        BadAnswer{"NulInValue", answer(with(kOk, {{"server", std::string("a\0", 2)}}))},
+        BadAnswer{"SpaceInName", answer(with(kOk, {{"a b", "x"}}))},
+        BadAnswer{"Connection", answer(with(kOk, {{"connection", "close"}}))},
+        BadAnswer{"TransferEncoding", answer(with(kOk, {{"transfer-encoding", "chunked"}}))},
+        BadAnswer{"LengthTwice",
+                  answer(with(kOk, {{"content-length", "0"}, {"content-length", "0"}}))},
+        BadAnswer{"LengthNegative", answer(with(kOk, {{"content-length", "-1"}}))},
+        BadAnswer{"LengthHuge", answer(with(kOk, {{"content-length", "99999999999999999999"}}))},
+        BadAnswer{"LengthWithoutBody", answer(with(kOk, {{"content-length", "1"}}))},
+        BadAnswer{"LessBody",
+                  answer(with(kOk, {{"content-length", "5"}}), false) + data(1, "four", true)},
+        BadAnswer{"MoreBody",
+                  answer(with(kOk, {{"content-length", "3"}}), false) + data(1, "four", false)},
+        BadAnswer{"BodyOfHead", answer(kOk, false) + data(1, "x", true), "HEAD"},
+        BadAnswer{"BodyOf204", answer({{":status", "204"}}, false) + data(1, "x", true)},
+        BadAnswer{"BodyOf304", answer({{":status", "304"}, {"content-length", "1"}}, false) +
+                                   data(1, "x", true)},
+        BadAnswer{"InterimThatEnds", answer({{":status", "100"}}, true)},
+        BadAnswer{"TooManyInterims", interims(11)},
+        BadAnswer{"BodyAfterInterim", interims(1) + data(1, "x", true)},
+        BadAnswer{"EndAfterInterim", interims(1) + data(1, "", true)},
+        BadAnswer{"TooManyFields", answer(many_fields(201))},
+        BadAnswer{"LongHead", answer(with(kOk, {{"x", std::string(4096, 'x')}}))},
+        BadAnswer{"TrailersThatDoNotEnd", answer(kOk, false) + answer({{"x", "y"}}, false)},
+        BadAnswer{"StatusInTrailers", answer(kOk, false) + answer(kOk, true)}),
     [](const auto& row) { return row.param.name; });
 
 TEST(H2Client, AcceptsWhatOnlyLooksOdd) {
@@ -182,12 +216,14 @@ TEST(H2Client, AcceptsWhatOnlyLooksOdd) {
     const char* method;
     std::optional<std::uint64_t> length;
   };
-  const Row rows[] = {{answer({{":status", "204"}, {"content-length", "0"}}), "GET", std::nullopt},
-                      {answer(with(kOk, {{"content-length", "100"}})), "HEAD", 100U},
-                      {answer({{":status", "304"}, {"content-length", "100"}}, false) + data(1, "", true), "GET", 100U},
-                      {interims(10) + answer(kOk), "GET", std::nullopt},
-                      {answer(many_fields(200)), "GET", std::nullopt},
-                      {answer({{":status", "599"}}), "GET", std::nullopt}};
+  const Row rows[] = {
+      {answer({{":status", "204"}, {"content-length", "0"}}), "GET", std::nullopt},
+      {answer(with(kOk, {{"content-length", "100"}})), "HEAD", 100U},
+      {answer({{":status", "304"}, {"content-length", "100"}}, false) + data(1, "", true), "GET",
+       100U},
+      {interims(10) + answer(kOk), "GET", std::nullopt},
+      {answer(many_fields(200)), "GET", std::nullopt},
+      {answer({{":status", "599"}}), "GET", std::nullopt}};
   for (const Row& row : rows) {
     Client client;
     Response& response = client.send(row.method, "/");
@@ -205,7 +241,8 @@ TEST(H2Client, RefusedStreamsMayBeRepeated) {
   Response& cancelled = client.send("POST", "/");
   Response& late = client.send("POST", "/");
   client.turn();
-  client.exchange(hello() + rst(1, NGHTTP2_REFUSED_STREAM) + rst(3, NGHTTP2_INTERNAL_ERROR) + headers(5, kOk, false) + rst(5, NGHTTP2_REFUSED_STREAM));
+  client.exchange(hello() + rst(1, NGHTTP2_REFUSED_STREAM) + rst(3, NGHTTP2_INTERNAL_ERROR) +
+                  headers(5, kOk, false) + rst(5, NGHTTP2_REFUSED_STREAM));
   EXPECT_EQ(refused.error.reason, Reason::kUpstreamReset);
   EXPECT_TRUE(refused.error.repeatable);
   EXPECT_EQ(cancelled.error.reason, Reason::kUpstreamReset);
@@ -238,7 +275,8 @@ TEST(H2Client, GoawaySparesWhatItNames) {
   client.exchange(headers(1, kOk, true));
   EXPECT_TRUE(kept.ended);
   EXPECT_TRUE(client.wire.closed);
-  for (const Frame& frame : client.all) EXPECT_FALSE(frame.type == NGHTTP2_HEADERS && frame.stream > 3);
+  for (const Frame& frame : client.all)
+    EXPECT_FALSE(frame.type == NGHTTP2_HEADERS && frame.stream > 3);
 }
 
 TEST(H2Client, ShutdownNoticeLetsRequestsFinish) {
@@ -272,7 +310,8 @@ TEST(H2Client, BrokenConnectionTellsWhatNeverLeft) {
 TEST(H2Client, CutBodyIsAReset) {
   Client client;
   Response& response = client.send("GET", "/");
-  client.exchange(hello() + headers(1, with(kOk, {{"content-length", "10"}}), false) + data(1, "half", false) + rst(1, NGHTTP2_INTERNAL_ERROR));
+  client.exchange(hello() + headers(1, with(kOk, {{"content-length", "10"}}), false) +
+                  data(1, "half", false) + rst(1, NGHTTP2_INTERNAL_ERROR));
   EXPECT_EQ(response.body, "half");
   EXPECT_FALSE(response.ended);
   EXPECT_EQ(response.error.reason, Reason::kUpstreamReset);
@@ -291,7 +330,8 @@ TEST(H2Client, PushEndsTheConnection) {
 
 TEST(H2Client, WhatIsNotHttp2EndsTheConnection) {
   using namespace std::string_view_literals;
-  for (const std::string_view bytes : {"HTTP/1.1 400 Bad Request\r\n\r\n"sv, "\x15\x03\x01\x00\x02\x02\x46\x00\x00\x00\x00"sv}) {
+  for (const std::string_view bytes :
+       {"HTTP/1.1 400 Bad Request\r\n\r\n"sv, "\x15\x03\x01\x00\x02\x02\x46\x00\x00\x00\x00"sv}) {
     Client client;
     Response& response = client.send("GET", "/");
     client.exchange(bytes);
@@ -302,7 +342,8 @@ TEST(H2Client, WhatIsNotHttp2EndsTheConnection) {
 }
 
 TEST(H2Client, UpstreamFloodsEndTheConnection) {
-  for (const std::string& piece : {settings(), frame(NGHTTP2_PING, 0, 0, "12345678"), frame(0x99, 0, 0, "?"), rst(1), window_update(0, 1)}) {
+  for (const std::string& piece : {settings(), frame(NGHTTP2_PING, 0, 0, "12345678"),
+                                   frame(0x99, 0, 0, "?"), rst(1), window_update(0, 1)}) {
     Client client;
     Response& response = client.send("GET", "/");
     client.exchange(hello() + rst(1));
@@ -316,7 +357,8 @@ TEST(H2Client, UpstreamFloodsEndTheConnection) {
 TEST(H2Client, HeaderBombEndsTheStream) {
   Client client;
   Response& response = client.send("GET", "/");
-  const std::string block = hpack(kOk) + '\x40' + hpack_string("x-bomb") + hpack_string(std::string(3900, 'a')) + std::string(4000, '\xbe');
+  const std::string block = hpack(kOk) + '\x40' + hpack_string("x-bomb") +
+                            hpack_string(std::string(3900, 'a')) + std::string(4000, '\xbe');
   client.exchange(hello() + frame(NGHTTP2_HEADERS, kEndHeaders, 1, block));
   EXPECT_EQ(response.error.reason, Reason::kUpstreamProtocolError);
   EXPECT_LT(response.message.headers.size(), 20U);
@@ -381,7 +423,9 @@ TEST(H2Client, ReleaseBeforeTheEndCancels) {
   client.exchange(hello() + headers(1, kOk, false) + data(1, "x", false));
   std::exchange(response.stream, nullptr)->release();
   client.turn();
-  EXPECT_EQ(client.count(NGHTTP2_RST_STREAM, NGHTTP2_NO_ERROR) + client.count(NGHTTP2_RST_STREAM, NGHTTP2_CANCEL), 1U);
+  EXPECT_EQ(client.count(NGHTTP2_RST_STREAM, NGHTTP2_NO_ERROR) +
+                client.count(NGHTTP2_RST_STREAM, NGHTTP2_CANCEL),
+            1U);
   client.exchange(data(1, "late", false) + headers(1, {{"x", "late"}}, true));
   EXPECT_FALSE(client.wire.closed);
   EXPECT_EQ(response.body, "x");
@@ -393,7 +437,8 @@ TEST(H2Client, HeadOfAResetRequestIsNeverRead) {
     client.turn();
     auto doomed = std::make_unique<Client>();  // only for its arena and head
     Response& response = *client.open();
-    RequestHead& head = doomed->request("POST", "/" + std::string(600, 'p'), {{"X-" + std::string(600, 'A'), std::string(600, 'v')}});
+    RequestHead& head = doomed->request("POST", "/" + std::string(600, 'p'),
+                                        {{"X-" + std::string(600, 'A'), std::string(600, 'v')}});
     response.stream->send_request(head, !with_body);
     if (with_body) response.stream->send_body("body", true);
     Response& next = client.send("GET", "/next");
@@ -405,7 +450,8 @@ TEST(H2Client, HeadOfAResetRequestIsNeverRead) {
     EXPECT_EQ(value_of(client.reader.decode(frames[0].payload), ":path"), "/next");
     client.exchange(hello() + headers(frames[0].stream, kOk, true));
     EXPECT_TRUE(next.ended);
-    EXPECT_EQ(client.codec->free_streams(), UINT32_MAX) << "the one that was reset gave its place back";
+    EXPECT_EQ(client.codec->free_streams(), UINT32_MAX)
+        << "the one that was reset gave its place back";
   }
 }
 
@@ -421,7 +467,10 @@ TEST(H2Client, RequestWithoutAuthorityHasNone) {
 
 TEST(H2Client, SecretsAndUniqueValuesStayOutOfTheTable) {
   Client client;
-  const Fields more = {{"authorization", "Bearer abcdefgh"}, {"cookie", "session=0123456789abcdefghijklmn"}, {"x-request-id", "1234-5678"}, {"x-own", "indexed"}};
+  const Fields more = {{"authorization", "Bearer abcdefgh"},
+                       {"cookie", "session=0123456789abcdefghijklmn"},
+                       {"x-request-id", "1234-5678"},
+                       {"x-own", "indexed"}};
   client.send("GET", "/", true, more);
   const std::vector<Frame> frames = client.turn();
   const std::string& block = frames.at(2).payload;
@@ -436,7 +485,9 @@ TEST(H2Client, SecretsAndUniqueValuesStayOutOfTheTable) {
     ASSERT_GE(used, 0);
     at += used;
     left -= static_cast<std::size_t>(used);
-    if ((flags & NGHTTP2_HD_INFLATE_EMIT) != 0) apart[std::string(reinterpret_cast<char*>(nv.name), nv.namelen)] = (nv.flags & NGHTTP2_NV_FLAG_NO_INDEX) != 0;
+    if ((flags & NGHTTP2_HD_INFLATE_EMIT) != 0)
+      apart[std::string(reinterpret_cast<char*>(nv.name), nv.namelen)] =
+          (nv.flags & NGHTTP2_NV_FLAG_NO_INDEX) != 0;
   }
   nghttp2_hd_inflate_del(inflater);
   EXPECT_TRUE(apart["authorization"]);
@@ -446,9 +497,10 @@ TEST(H2Client, SecretsAndUniqueValuesStayOutOfTheTable) {
 }
 
 TEST(H2Client, AnswersMayBreakAnywhere) {
-  const std::string bytes = hello() + interims(2) + headers(1, with(kOk, {{"content-length", "6"}}), false) + data(1, "abc", false) +
-                            frame(NGHTTP2_PING, 0, 0, "12345678") + data(1, "def", false) + headers(1, {{"x", "y"}}, true) +
-                            headers(3, {{":status", "2"}}, true) + goaway(3);
+  const std::string bytes =
+      hello() + interims(2) + headers(1, with(kOk, {{"content-length", "6"}}), false) +
+      data(1, "abc", false) + frame(NGHTTP2_PING, 0, 0, "12345678") + data(1, "def", false) +
+      headers(1, {{"x", "y"}}, true) + headers(3, {{":status", "2"}}, true) + goaway(3);
   for (std::size_t at = 0; at <= bytes.size(); ++at) {
     Client client;
     Response& first = client.send("GET", "/");
@@ -468,14 +520,17 @@ TEST(H2Client, AnswersMayBreakAnywhere) {
 TEST(H2Client, GarbageNeverHurts) {
   std::uint32_t seed = 7;
   const auto random = [&seed] { return (seed = seed * 1664525 + 1013904223) >> 16; };
-  const std::string good = hello() + interims(1) + headers(1, with(kOk, {{"content-length", "3"}}), false) + data(1, "abc", true) + rst(3) +
-                           window_update(5, 10) + headers(5, kOk, false) + data(5, "abc", false) + headers(5, {{"x", "y"}}, true) + goaway(7);
+  const std::string good =
+      hello() + interims(1) + headers(1, with(kOk, {{"content-length", "3"}}), false) +
+      data(1, "abc", true) + rst(3) + window_update(5, 10) + headers(5, kOk, false) +
+      data(5, "abc", false) + headers(5, {{"x", "y"}}, true) + goaway(7);
   for (int round = 0; round < 3000; ++round) {
     Client client;
     for (int i = 0; i < 4; ++i) client.send("POST", "/", i % 2 == 0);
     client.turn();
     std::string bytes = good;
-    for (std::uint32_t hits = 1 + random() % 4; hits != 0; --hits) bytes[random() % bytes.size()] = static_cast<char>(random());
+    for (std::uint32_t hits = 1 + random() % 4; hits != 0; --hits)
+      bytes[random() % bytes.size()] = static_cast<char>(random());
     const std::size_t cut = random() % bytes.size();
     client.exchange(std::string_view(bytes).substr(0, cut));
     client.exchange(std::string_view(bytes).substr(cut));

@@ -1,5 +1,5 @@
-// Client and server codec against each other: whatever is sent on one side arrives whole on the other, at any concurrency and with reads
-// of any size, and everything is given back afterwards.
+// Client and server codec against each other: whatever is sent on one side arrives whole on the
+// other, at any concurrency and with reads of any size, and everything is given back afterwards.
 #include <gmock/gmock.h>
 
 #include "proxy/h2_hpack_outline.h"
@@ -13,7 +13,8 @@ using ::testing::ElementsAre;
 
 std::string text_of(std::size_t size, std::uint32_t seed) {
   std::string text(size, '\0');
-  for (char& c : text) c = static_cast<char>('a' + ((seed = seed * 1664525 + 1013904223) >> 16) % 26);
+  for (char& c : text)
+    c = static_cast<char>('a' + ((seed = seed * 1664525 + 1013904223) >> 16) % 26);
   return text;
 }
 
@@ -44,7 +45,8 @@ TEST(H2Codec, ConnectionsKeepWorkingFarBeyondTheirWindows) {
   const std::size_t size = std::size_t{3} << 20;
   Pair pair;
   const std::string up = text_of(size, 1), down = text_of(size, 2);
-  for (int round = 0; round < 7; ++round) {  // 21 MiB each way, on connections with windows of 1 MiB
+  for (int round = 0; round < 7;
+       ++round) {  // 21 MiB each way, on connections with windows of 1 MiB
     Response& response = pair.client.send("POST", "/", false);
     std::size_t sent = 0;
     // Both owners keep to the high-water mark, as streams do.
@@ -76,9 +78,11 @@ TEST(H2Codec, SmallCallsNeverUseUpTheWindows) {
   answering(pair.server, 200, std::string(1000, 'd'));
   const std::string body(1000, 'u');
   for (int round = 0; round < 200; ++round) {
-    for (int call = 0; call < 100; ++call) pair.client.send("POST", "/call", false).stream->send_body(body, true);
+    for (int call = 0; call < 100; ++call)
+      pair.client.send("POST", "/call", false).stream->send_body(body, true);
     pair.run();
-    for (const Response& response : pair.client.responses) ASSERT_EQ(response.body.size(), 1000U) << round;
+    for (const Response& response : pair.client.responses)
+      ASSERT_EQ(response.body.size(), 1000U) << round;
     pair.client.responses.clear();
     pair.client.heads.clear();
     pair.server.requests.clear();
@@ -90,7 +94,8 @@ TEST(H2Codec, ManyStreamsAtOnceWithReadsOfAnySize) {
     Pair pair;
     pair.server.at_stream = [](Request& request) {
       request.at_end = [&request] {
-        request.stream->send_response(request.answer_head(200, {{"x-echo", std::string(request.message.target)}}), false);
+        request.stream->send_response(
+            request.answer_head(200, {{"x-echo", std::string(request.message.target)}}), false);
         request.stream->send_body(request.body, false);
         Headers& trailers = *request.arena->make<Headers>(*request.arena);
         trailers.add(HeaderId::kGrpcStatus, "grpc-status", "0");
@@ -119,9 +124,11 @@ TEST(H2Codec, HeadsLargerThanAFrameArrive) {
   Pair pair;
   answering(pair.server);
   Fields more;
-  for (int i = 0; i < 40; ++i) more.emplace_back("x-field-" + std::to_string(i), text_of(1500, static_cast<std::uint32_t>(i)));
+  for (int i = 0; i < 40; ++i)
+    more.emplace_back("x-field-" + std::to_string(i), text_of(1500, static_cast<std::uint32_t>(i)));
   Response& response = pair.client.send("GET", "/", true, more);
-  Response& other = pair.client.send("GET", "/other");  // serialised right behind, from the frame buffer that is shared
+  Response& other = pair.client.send(
+      "GET", "/other");  // serialised right behind, from the frame buffer that is shared
   pair.run();
   EXPECT_EQ(pair.server.nth(0).fields, more);
   EXPECT_EQ(response.body, "hello");
@@ -198,7 +205,9 @@ TEST(H2Codec, DrainMovesTheClientOn) {
 // Both ends do anything at any time; each stream ends once, and nothing is left.
 TEST(H2Codec, AnythingAtAnyTime) {
   std::uint32_t seed = 4711;
-  const auto random = [&seed](std::uint32_t below) { return ((seed = seed * 1664525 + 1013904223) >> 16) % below; };
+  const auto random = [&seed](std::uint32_t below) {
+    return ((seed = seed * 1664525 + 1013904223) >> 16) % below;
+  };
   for (int round = 0; round < 150; ++round) {
     Pair pair;
     const auto act = [&](auto& exchange) {
@@ -206,7 +215,9 @@ TEST(H2Codec, AnythingAtAnyTime) {
       CodecStream*& stream = exchange.stream;
       if (stream == nullptr) return;
       switch (random(10)) {
-        case 0: return std::exchange(stream, nullptr)->reset(random(2) != 0 ? ResetCode::kCancel : ResetCode::kInternal);
+        case 0:
+          return std::exchange(stream, nullptr)
+              ->reset(random(2) != 0 ? ResetCode::kCancel : ResetCode::kInternal);
         case 1: return std::exchange(stream, nullptr)->release();
         case 2: return stream->hold(random(2) != 0);
         default: break;
@@ -216,13 +227,18 @@ TEST(H2Codec, AnythingAtAnyTime) {
         if (exchange.parts_sent == 0) stream->send_response(exchange.answer_head(200), false);
       stream->send_body(text_of(random(40'000), seed), ++exchange.parts_sent == 3);
     };
-    const auto any = [&](auto& list) -> auto& { return *std::next(list.begin(), random(static_cast<std::uint32_t>(list.size()))); };
+    const auto any = [&](auto& list) -> auto& {
+      return *std::next(list.begin(), random(static_cast<std::uint32_t>(list.size())));
+    };
     for (int step = 0; step < 120; ++step) {
-      if (random(3) == 0 && pair.client.codec->free_streams() != 0 && pair.client.codec->reusable()) pair.client.send("POST", "/" + std::to_string(step), false);
+      if (random(3) == 0 && pair.client.codec->free_streams() != 0 && pair.client.codec->reusable())
+        pair.client.send("POST", "/" + std::to_string(step), false);
       if (!pair.client.responses.empty()) act(any(pair.client.responses));
       if (!pair.server.requests.empty()) act(any(pair.server.requests));
-      if (random(2) == 0) pair.server.feed(pair.client.wire.turn(*pair.client.codec, random(20'000)));
-      if (random(2) == 0 && !pair.client.wire.closed) pair.client.codec->feed(pair.server.wire.turn(*pair.server.codec, random(20'000)));
+      if (random(2) == 0)
+        pair.server.feed(pair.client.wire.turn(*pair.client.codec, random(20'000)));
+      if (random(2) == 0 && !pair.client.wire.closed)
+        pair.client.codec->feed(pair.server.wire.turn(*pair.server.codec, random(20'000)));
       if (random(400) == 0) pair.server.codec->drain(random(2) != 0);
     }
     if (random(2) == 0) pair.run();
@@ -254,7 +270,8 @@ TEST(H2Memory, EverythingComesBack) {
   for (int round = 0; round < 3; ++round) {
     Pair pair;
     answering(pair.server);
-    for (int i = 0; i < 50; ++i) pair.client.send("GET", "/", i % 2 == 0, {{"x-" + std::to_string(i), text_of(20'000, 1)}});
+    for (int i = 0; i < 50; ++i)
+      pair.client.send("GET", "/", i % 2 == 0, {{"x-" + std::to_string(i), text_of(20'000, 1)}});
     if (round != 0) pair.run(10'000);
   }
   EXPECT_EQ(memory.in_use(), before);
@@ -304,7 +321,8 @@ TEST(HpackOutline, SeesSizesAlone) {
       {"\x7f\x01" + long_length, false, kLongString},
       {"\x10\x01x" + longest, false, kNone},
       {std::string("\x00\x01x", 3) + long_length, true, kNone},
-      {std::string("\x00\x01x\x03", 4) + "\x7f\xff\xff\x82" + long_length, false, kNone},  // string bytes, then an index, then indices
+      {std::string("\x00\x01x\x03", 4) + "\x7f\xff\xff\x82" + long_length, false,
+       kNone},  // string bytes, then an index, then indices
       {"\xff\xff\xff\xff\xff\xff\xff\xff", false, kNone},
   };
   for (const Row& row : rows) {
@@ -315,7 +333,8 @@ TEST(HpackOutline, SeesSizesAlone) {
         outline.begin(static_cast<std::uint8_t>(skip), row.whole);
         const std::string bytes = std::string(skip, '\x20') + row.block;
         HpackOutline::Fault fault = kNone;
-        for (std::size_t at = 0; at < bytes.size() && fault == kNone; at += piece) fault = outline.read(std::string_view(bytes).substr(at, piece));
+        for (std::size_t at = 0; at < bytes.size() && fault == kNone; at += piece)
+          fault = outline.read(std::string_view(bytes).substr(at, piece));
         EXPECT_EQ(fault, row.fault) << &row - rows;
       }
     }

@@ -1,5 +1,5 @@
-// What the HTTP/2 tests share: a wire in memory with a clock of its own, frames written and read by hand, and sinks that note what
-// they are told. No socket, no time but the test's.
+// What the HTTP/2 tests share: a wire in memory with a clock of its own, frames written and read by
+// hand, and sinks that note what they are told. No socket, no time but the test's.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -77,7 +77,8 @@ struct Frame {
   bool has(std::uint8_t flag) const { return (flags & flag) != 0; }
   std::uint32_t number(std::size_t at) const {
     std::uint32_t value = 0;
-    for (std::size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<std::uint8_t>(payload.at(at + i));
+    for (std::size_t i = 0; i < 4; ++i)
+      value = value << 8 | static_cast<std::uint8_t>(payload.at(at + i));
     return value;
   }
 };
@@ -88,9 +89,10 @@ inline std::string number(std::uint32_t value, int bytes = 4) {
   return text;
 }
 
-inline std::string frame(std::uint8_t type, std::uint8_t flags, std::uint32_t stream, std::string_view payload = {}) {
-  return number(static_cast<std::uint32_t>(payload.size()), 3) + static_cast<char>(type) + static_cast<char>(flags) +
-         number(stream) + std::string(payload);
+inline std::string frame(std::uint8_t type, std::uint8_t flags, std::uint32_t stream,
+                         std::string_view payload = {}) {
+  return number(static_cast<std::uint32_t>(payload.size()), 3) + static_cast<char>(type) +
+         static_cast<char>(flags) + number(stream) + std::string(payload);
 }
 
 constexpr std::uint8_t kEnd = NGHTTP2_FLAG_END_STREAM;
@@ -115,7 +117,8 @@ inline std::string hpack(const Fields& fields) {
   return block;
 }
 inline std::string headers(std::uint32_t stream, const Fields& fields, bool last) {
-  return frame(NGHTTP2_HEADERS, static_cast<std::uint8_t>(kEndHeaders | (last ? kEnd : 0)), stream, hpack(fields));
+  return frame(NGHTTP2_HEADERS, static_cast<std::uint8_t>(kEndHeaders | (last ? kEnd : 0)), stream,
+               hpack(fields));
 }
 inline std::string data(std::uint32_t stream, std::string_view bytes, bool last) {
   return frame(NGHTTP2_DATA, last ? kEnd : 0, stream, bytes);
@@ -126,14 +129,20 @@ inline std::string rst(std::uint32_t stream, std::uint32_t code = NGHTTP2_CANCEL
 inline std::string window_update(std::uint32_t stream, std::uint32_t size) {
   return frame(NGHTTP2_WINDOW_UPDATE, 0, stream, number(size));
 }
-inline std::string settings(const std::vector<std::pair<std::uint32_t, std::uint32_t>>& values = {}) {
+inline std::string settings(
+    const std::vector<std::pair<std::uint32_t, std::uint32_t>>& values = {}) {
   std::string payload;
   for (const auto& [id, value] : values) payload += number(id, 2) + number(value);
   return frame(NGHTTP2_SETTINGS, 0, 0, payload);
 }
-inline std::string preface() { return NGHTTP2_CLIENT_MAGIC + settings() + frame(NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0); }
+inline std::string preface() {
+  return NGHTTP2_CLIENT_MAGIC + settings() + frame(NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0);
+}
 inline Fields get(std::string_view path = "/") {
-  return {{":method", "GET"}, {":scheme", "http"}, {":authority", "shop.example"}, {":path", std::string(path)}};
+  return {{":method", "GET"},
+          {":scheme", "http"},
+          {":authority", "shop.example"},
+          {":path", std::string(path)}};
 }
 inline Fields with(Fields fields, const Fields& more) {
   fields.insert(fields.end(), more.begin(), more.end());
@@ -151,13 +160,18 @@ class FrameReader {
   std::vector<Frame> read(std::string_view bytes) {
     buffer_ += bytes;
     std::vector<Frame> frames;
-    if (std::string_view(buffer_).starts_with(NGHTTP2_CLIENT_MAGIC)) buffer_.erase(0, NGHTTP2_CLIENT_MAGIC_LEN);
+    if (std::string_view(buffer_).starts_with(NGHTTP2_CLIENT_MAGIC))
+      buffer_.erase(0, NGHTTP2_CLIENT_MAGIC_LEN);
     while (buffer_.size() >= 9) {
-      const auto byte = [this](std::size_t i) { return static_cast<std::uint32_t>(static_cast<std::uint8_t>(buffer_[i])); };
+      const auto byte = [this](std::size_t i) {
+        return static_cast<std::uint32_t>(static_cast<std::uint8_t>(buffer_[i]));
+      };
       const std::size_t length = byte(0) << 16 | byte(1) << 8 | byte(2);
       if (buffer_.size() < 9 + length) break;
-      frames.push_back({static_cast<std::uint8_t>(buffer_[3]), static_cast<std::uint8_t>(buffer_[4]),
-                        (byte(5) << 24 | byte(6) << 16 | byte(7) << 8 | byte(8)) & 0x7fffffff, buffer_.substr(9, length)});
+      frames.push_back({static_cast<std::uint8_t>(buffer_[3]),
+                        static_cast<std::uint8_t>(buffer_[4]),
+                        (byte(5) << 24 | byte(6) << 16 | byte(7) << 8 | byte(8)) & 0x7fffffff,
+                        buffer_.substr(9, length)});
       buffer_.erase(0, 9 + length);
     }
     return frames;
@@ -177,7 +191,8 @@ class FrameReader {
       at += used;
       left -= static_cast<std::size_t>(used);
       if ((flags & NGHTTP2_HD_INFLATE_EMIT) != 0)
-        fields.emplace_back(std::string(reinterpret_cast<char*>(nv.name), nv.namelen), std::string(reinterpret_cast<char*>(nv.value), nv.valuelen));
+        fields.emplace_back(std::string(reinterpret_cast<char*>(nv.name), nv.namelen),
+                            std::string(reinterpret_cast<char*>(nv.value), nv.valuelen));
       if ((flags & NGHTTP2_HD_INFLATE_FINAL) != 0) break;
     }
     nghttp2_hd_inflate_end_headers(inflater_);
@@ -196,11 +211,13 @@ inline std::string value_of(const Fields& fields, std::string_view name) {
   return "(none)";
 }
 inline std::size_t count_of(const Fields& fields, std::string_view name) {
-  return static_cast<std::size_t>(std::count_if(fields.begin(), fields.end(), [&](const auto& field) { return field.first == name; }));
+  return static_cast<std::size_t>(std::count_if(
+      fields.begin(), fields.end(), [&](const auto& field) { return field.first == name; }));
 }
 inline Fields copy_of(const Headers& headers) {
   Fields fields;
-  for (const Header& header : headers) fields.emplace_back(std::string(header.name), std::string(header.value));
+  for (const Header& header : headers)
+    fields.emplace_back(std::string(header.name), std::string(header.value));
   return fields;
 }
 
@@ -226,7 +243,8 @@ struct Noting : Sink {
     if (what) what();
   }
   void whole() {
-    if (release_when_whole && ended && sent != 0 && stream != nullptr) std::exchange(stream, nullptr)->release();
+    if (release_when_whole && ended && sent != 0 && stream != nullptr)
+      std::exchange(stream, nullptr)->release();
   }
   void end() {
     EXPECT_FALSE(ended);
@@ -288,7 +306,8 @@ struct Request final : Noting<RequestSink, RequestHead> {
   }
   ResponseHead& answer_head(int status, const Fields& more = {}) {
     response->status = status;
-    for (const auto& [name, value] : more) response->headers.add(header_id(name), arena->copy(name), arena->copy(value));
+    for (const auto& [name, value] : more)
+      response->headers.add(header_id(name), arena->copy(name), arena->copy(value));
     return *response;
   }
   void answer(int status, std::string_view text, const Fields& more = {}) {
@@ -309,10 +328,12 @@ struct Response final : Noting<ResponseSink, ResponseHead> {
 
 class Server final : public ServerEvents {
  public:
-  explicit Server(const CodecSettings& settings = {}) : codec(make_h2_server(wire, *this, settings)) {}
+  explicit Server(const CodecSettings& settings = {})
+      : codec(make_h2_server(wire, *this, settings)) {}
   ~Server() {
     codec->on_broken();
-    for (Request& request : requests) EXPECT_TRUE(request.stream == nullptr) << "a stream was left open";
+    for (Request& request : requests)
+      EXPECT_TRUE(request.stream == nullptr) << "a stream was left open";
   }
   RequestSink* on_stream(CodecStream& stream) override {
     if (refuse) return nullptr;
@@ -340,7 +361,9 @@ class Server final : public ServerEvents {
     return frames;
   }
   Request& last() { return requests.back(); }
-  Request& nth(std::size_t n) { return *std::next(requests.begin(), static_cast<std::ptrdiff_t>(n)); }
+  Request& nth(std::size_t n) {
+    return *std::next(requests.begin(), static_cast<std::ptrdiff_t>(n));
+  }
   std::size_t count(std::uint8_t type, std::uint32_t code) const {
     return static_cast<std::size_t>(std::count_if(all.begin(), all.end(), [&](const Frame& frame) {
       return frame.type == type && frame.number(type == NGHTTP2_GOAWAY ? 4 : 0) == code;
@@ -369,10 +392,12 @@ inline void answering(Server& server, int status = 200, std::string text = "hell
 
 class Client final : public ClientEvents {
  public:
-  explicit Client(const CodecSettings& settings = {}) : codec(make_h2_client(wire, *this, settings)) {}
+  explicit Client(const CodecSettings& settings = {})
+      : codec(make_h2_client(wire, *this, settings)) {}
   ~Client() {
     codec->on_broken();
-    for (Response& response : responses) EXPECT_TRUE(response.stream == nullptr) << "a stream was left open";
+    for (Response& response : responses)
+      EXPECT_TRUE(response.stream == nullptr) << "a stream was left open";
   }
   void on_capacity() override {
     ++capacity_changes;
@@ -393,10 +418,12 @@ class Client final : public ClientEvents {
     head.scheme = "http";
     head.authority = "shop.example";
     head.target = arena.copy(path);
-    for (const auto& [name, value] : more) head.headers.add(header_id(name), arena.copy(name), arena.copy(value));
+    for (const auto& [name, value] : more)
+      head.headers.add(header_id(name), arena.copy(name), arena.copy(value));
     return head;
   }
-  Response& send(std::string_view method, std::string_view path, bool last = true, const Fields& more = {}) {
+  Response& send(std::string_view method, std::string_view path, bool last = true,
+                 const Fields& more = {}) {
     Response* const response = open();
     EXPECT_NE(response, nullptr);
     response->stream->send_request(request(method, path, more), last);
