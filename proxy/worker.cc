@@ -84,10 +84,15 @@ Worker::Worker(std::uint32_t index, std::shared_ptr<const Snapshot> snapshot, Sh
 }
 
 Worker::~Worker() {
+  shut_down();  // one that never ran
+  OUTRIDER_ASSERT(open_streams_ == 0);
+}
+
+// On the worker's own thread: codecs keep free lists per thread.
+void Worker::shut_down() {
   for (const auto& listener : listeners_) listener->close_all();
   for (const auto& service : services_) service->close_all();
   loop_.settle();
-  OUTRIDER_ASSERT(open_streams_ == 0);
 }
 
 bool Worker::listen(std::size_t listener_index, int fd, std::string& why) {
@@ -100,6 +105,7 @@ void Worker::start() {
   thread_ = std::thread([this] {
     pthread_setname_np(pthread_self(), ("worker-" + std::to_string(index_)).c_str());
     loop_.run();
+    shut_down();
   });
 }
 

@@ -114,6 +114,7 @@ class Worker {
  private:
   void trim();
   void turn_ended();
+  void shut_down();
 
   const std::uint32_t index_;
   EventLoop loop_;
