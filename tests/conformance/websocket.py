@@ -7,6 +7,9 @@ import lib
 lib.use_python_tools("websockets")
 import websockets  # noqa: E402  (only there after the line above)
 
+# No keep-alive pings: a busy machine may answer them too late.
+OPTIONS = {"max_size": None, "ping_interval": None}
+
 
 async def echo(socket):
     if socket.path == "/bye":
@@ -16,11 +19,11 @@ async def echo(socket):
         await socket.send(message)
 
 
-async def session(url):
-    async with websockets.connect(url, subprotocols=["superchat", "chat"], max_size=None) as socket:
+async def session(url, largest=2 << 20):
+    async with websockets.connect(url, subprotocols=["superchat", "chat"], **OPTIONS) as socket:
         if socket.subprotocol != "chat":
             raise AssertionError(f"subprotocol {socket.subprotocol}")
-        for message in ["", "text", "äöü" * 1000, b"", os.urandom(70), os.urandom(70000), os.urandom(2 << 20)]:
+        for message in ["", "text", "äöü" * 1000, b"", os.urandom(70), os.urandom(70000), os.urandom(largest)]:
             await socket.send(message)
             if await socket.recv() != message:
                 raise AssertionError(f"a message of {len(message)} came back different")
@@ -31,7 +34,7 @@ async def session(url):
 
 
 async def closed_by_server(url):
-    async with websockets.connect(url, subprotocols=["chat"]) as socket:
+    async with websockets.connect(url, subprotocols=["chat"], **OPTIONS) as socket:
         await asyncio.wait_for(socket.wait_closed(), lib.PATIENCE)
         if (socket.close_code, socket.close_reason) != (4001, "done here"):
             raise AssertionError(f"{socket.close_code} {socket.close_reason}")
@@ -39,7 +42,7 @@ async def closed_by_server(url):
 
 async def both_at_once(url):
     """2,000 messages out while they come back: neither direction may wait for the other."""
-    async with websockets.connect(url, subprotocols=["chat"]) as socket:
+    async with websockets.connect(url, subprotocols=["chat"], **OPTIONS) as socket:
         async def send():
             for number in range(2000):
                 await socket.send(str(number) * 50)
@@ -51,11 +54,11 @@ async def both_at_once(url):
 
 
 async def many(url):
-    await asyncio.gather(*(session(url) for _ in range(20)))
+    await asyncio.gather(*(session(url, largest=100000) for _ in range(20)))
 
 
 async def main():
-    server = await websockets.serve(echo, "127.0.0.1", 0, subprotocols=["chat"], max_size=None)
+    server = await websockets.serve(echo, "127.0.0.1", 0, subprotocols=["chat"], **OPTIONS)
     origin = server.sockets[0].getsockname()[1]
     with lib.Outrider(f"""
 outrider: v1
