@@ -150,11 +150,13 @@ bool is_version(std::string_view text) {
   return text.substr(0, 5) == "HTTP/" && is_digit(text[5]) && text[6] == '.' && is_digit(text[7]);
 }
 
-// A line with neither a known method nor a path nor a version: whoever sent it would not understand an HTTP/1 answer.
+// Three words, none of them HTTP's: no method we know, no path, no version. Whoever sent it would
+// not understand an HTTP/1 answer.
 bool is_foreign(std::string_view text, std::string_view method) {
   const std::string_view rest = text.substr(std::min(method.size() + 1, text.size()));
-  return method_of(method) == Method::kOther && text.find("HTTP/") == std::string_view::npos && !rest.empty() &&
-         rest.front() != '/' && rest.front() != '*' && rest.find("://") == std::string_view::npos;
+  return method_of(method) == Method::kOther && text.find("HTTP/") == std::string_view::npos &&
+         std::count(text.begin(), text.end(), ' ') == 2 && rest.front() != '/' &&
+         rest.front() != '*' && rest.find("://") == std::string_view::npos;
 }
 
 Fault read_request_line(std::string_view text, const HeadLimits& limits, StartLine& line) {
