@@ -75,7 +75,8 @@ struct Draft {
   Policy route_defaults;
   Policy service_defaults;
   const Source* source_of(const Mark& mark) const;
-  std::string where(const Value& at) const;  // FILE:LINE:COL of its key
+  std::string where(const Mark& mark) const;  // FILE:LINE:COL
+  std::string where(const Value& at) const { return where(at.key_mark()); }
 };
 
 // files.cc: everything named, read and parsed; includes followed.

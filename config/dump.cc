@@ -16,11 +16,13 @@ struct Long {
   enum class Kind : std::uint8_t { kScalar, kList, kMap };
   Kind kind = Kind::kScalar;
   std::string text;
-  std::vector<std::pair<std::string, Long>> children;  // of a list without names
+  std::string name;  // of an entry of a map
+  std::vector<Long> children;
   Mark mark;
 
-  Long& add(std::string_view name, Long child) {
-    children.emplace_back(name, std::move(child));
+  Long& add(std::string_view called, Long child) {
+    child.name = called;
+    children.push_back(std::move(child));
     return *this;
   }
 };
@@ -253,9 +255,9 @@ class Writer {
 
  private:
   void children(std::size_t indent, const Long& value) {
-    for (const auto& [name, child] : value.children) {
+    for (const Long& child : value.children) {
       if (value.kind == Long::Kind::kMap) {
-        entry(indent, name, child);
+        entry(indent, child.name, child);
       } else if (child.kind == Long::Kind::kScalar) {
         line(indent, "- " + child.text, child.mark);
       } else if (child.children.empty()) {

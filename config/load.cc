@@ -116,10 +116,10 @@ const Source* Draft::source_of(const Mark& mark) const {
   return mark.built_in() ? nullptr : &units[static_cast<std::size_t>(mark.file)]->source;
 }
 
-std::string Draft::where(const Value& at) const {
-  const Mark mark = at.key_mark();
-  return at.reading().source.name + ":" + std::to_string(mark.line) + ":" +
-         std::to_string(mark.column);
+std::string Draft::where(const Mark& mark) const {
+  const Source* source = source_of(mark);
+  if (source == nullptr) return "built-in";
+  return source->name + ":" + std::to_string(mark.line) + ":" + std::to_string(mark.column);
 }
 
 Loaded load(const std::vector<std::string>& paths, const LoadOptions& options) {

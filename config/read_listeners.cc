@@ -106,10 +106,19 @@ void add_listener(Draft& draft, const Value& at, Listener listener) {
       std::find_if(draft.config.listeners.begin(), draft.config.listeners.end(),
                    [&](const Listener& other) { return other.address == listener.address; });
   if (fixed && same != draft.config.listeners.end())
-    at.error_at_key("duplicate-address",
-                    "the listener '" + same->name + "' has this address already");
+    at.error_at_key("duplicate-address", "the listener '" + same->name +
+                                             "' has this address already, at " +
+                                             draft.where(same->mark));
   if (draft.listeners.add(at, listener.name, draft.config.listeners.size(), draft.where(at)))
     draft.config.listeners.push_back(std::move(listener));
+}
+
+// A listener has no match, so there is nothing to take but the rest of the path.
+void check_redirect(const Value& at, std::string_view path) {
+  Template wanted;
+  if (path.empty() || parse_template(path, wanted)) return;
+  if (!wanted.captures.empty() || wanted.group > 0)
+    at.error("unknown-capture", "the path takes a capture, and a listener's redirect has no match");
 }
 
 void read_listener(Draft& draft, const Value& value) {
@@ -140,7 +149,10 @@ void read_listener(Draft& draft, const Value& value) {
   } else {
     if (const auto to = map["to"])
       to->error_at_key("conflict", "needs `protocol: tcp` beside it: HTTP goes by `routes`");
-    if (const auto redirect = map["redirect"]) listener.redirect = read_redirect(*redirect);
+    if (const auto redirect = map["redirect"]) {
+      listener.redirect = read_redirect(*redirect);
+      if (listener.redirect) check_redirect(*redirect, listener.redirect->path);
+    }
   }
   add_listener(draft, value, std::move(listener));
 }
@@ -174,6 +186,7 @@ std::vector<Target> read_targets(Draft& draft, const Value& value) {
       const auto& subsets = draft.config.services[*service].subsets;
       if (subsets.find(target.subset) == subsets.end()) {
         std::vector<std::string_view> known;
+        known.reserve(subsets.size());
         for (const auto& subset : subsets) known.push_back(subset.first);
         const std::string_view near = nearest(target.subset, known);
         const std::string what = "the service '" + target.service + "' has no such subset";

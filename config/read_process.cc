@@ -100,8 +100,9 @@ void read_admin(const Value& value, Admin& admin) {
 void read_drain(const Value& value, Config& config) {
   const Map map(value, Section::kDrain);
   if (!map) return;
-  map.get("delay", config.drain_delay);
+  const bool delay = map.get("delay", config.drain_delay);
   map.get("deadline", config.drain_deadline);
+  if (!delay) config.drain_delay = std::min(config.drain_delay, config.drain_deadline);
   if (config.drain_deadline < config.drain_delay)
     value.error_at_key("conflict",
                        "`deadline` comes before `delay` is over: both run from the signal");

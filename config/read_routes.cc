@@ -129,7 +129,8 @@ class RouteReader {
                                 : "answers everything with its redirect: it takes no routes",
                    "conflict",
                    {}});
-      else
+      else if (std::find(route.listeners.begin(), route.listeners.end(), listener.name) ==
+               route.listeners.end())
         route.listeners.push_back(listener.name);
     }
   }

@@ -228,6 +228,16 @@ TEST(Load, ARawTcpListenerKeepsItsIdleTimeout) {
   EXPECT_EQ(idle(", timeouts: { idle: false }"), 0ms);
 }
 
+TEST(Load, AShortDeadlineShortensTheDelayThatNobodyWrote) {
+  EXPECT_EQ(good("outrider: v1\nlisten: 1\ndrain: { deadline: 3s }")->drain_delay, 3s);
+  EXPECT_EQ(good("outrider: v1\nlisten: 1\ndrain: { deadline: 30s }")->drain_delay, 5s);
+}
+
+TEST(Load, ARouteStandsOnceOnAListener) {
+  const auto config = routes("routes: [{ listeners: [main, main], to: web }]");
+  EXPECT_EQ(config->routes[0].listeners, std::vector<std::string>{"main"});
+}
+
 TEST(Load, DefaultsOfServicesReachEveryService) {
   const auto config = good(R"(
 outrider: v1
