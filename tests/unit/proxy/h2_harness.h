@@ -384,7 +384,7 @@ class Server final : public ServerEvents {
   std::unique_ptr<Codec> codec;
 };
 
-inline void answering(Server& server, int status = 200, std::string text = "hello") {
+inline void answering(Server& server, int status = 200, const std::string& text = "hello") {
   server.at_stream = [status, text](Request& request) {
     request.at_end = [&request, status, text] { request.answer(status, text); };
   };

@@ -237,7 +237,7 @@ Fields without(std::string_view name) {
   std::erase_if(fields, [&](const auto& field) { return field.first == name; });
   return fields;
 }
-Fields instead(std::string_view name, std::string value) {
+Fields instead(std::string_view name, std::string_view value) {
   Fields fields = get();
   for (auto& field : fields)
     if (field.first == name) field.second = value;
