@@ -90,8 +90,8 @@ bool H2Session::inspect(const Frame& frame, const char*& run, const char* at) {
     run = at;
     return !failed_ && !is_open(frame.stream);
   };
-  if (block_open_ ||
-      !settings_seen_) {  // anything but what belongs here is an error that nghttp2 finds
+  // Here anything but what belongs is an error that nghttp2 finds.
+  if (block_open_ || !settings_seen_) {
     if (block_open_ && frame.type == NGHTTP2_CONTINUATION) inspect_continuation(frame);
     settings_seen_ = settings_seen_ || frame.type == NGHTTP2_SETTINGS;
     return true;
@@ -148,8 +148,8 @@ bool H2Session::inspect(const Frame& frame, const char*& run, const char* at) {
 void H2Session::inspect_continuation(const Frame& frame) {
   if ((frame.flags & NGHTTP2_FLAG_END_HEADERS) != 0) block_open_ = false;
   if (frame.length == 0) ++empty_continuations_;
-  const std::size_t needed =
-      settings_.max_header_bytes / (4 * 1024);  // four times the limit in full frames
+  // Four times the limit, in frames of 16 KiB.
+  const std::size_t needed = settings_.max_header_bytes / (4 * 1024);
   if (++continuations_ > kContinuations + needed ||
       empty_continuations_ >= limits::kEmptyContinuations)
     fail(NGHTTP2_ENHANCE_YOUR_CALM, Reason::kBadRequest, "too many CONTINUATION frames");

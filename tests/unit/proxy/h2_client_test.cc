@@ -31,6 +31,14 @@ TEST(H2Client, BeginsWithPrefaceAndSettings) {
   EXPECT_EQ(values.at(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE), limits::kH2Window);
 }
 
+TEST(H2Client, IsSettledWhenTheUpstreamsSettingsAreKnown) {
+  Client client;
+  EXPECT_FALSE(client.codec->settled());
+  client.exchange(settings());
+  EXPECT_TRUE(client.codec->settled());
+  EXPECT_EQ(client.capacity_changes, 1);
+}
+
 TEST(H2Client, SendsARequestAndReadsTheAnswer) {
   Client client;
   Response* const response = client.open();
