@@ -130,7 +130,7 @@ struct AdminServer::Impl {
 
   Impl(Server& the_server, const config::Address& the_address, bool is_full)
       : server(the_server), address(the_address), full(is_full) {}
-  ~Impl();
+  ~Impl() { close(); }
   bool open(int fd, std::string& why);
   void on_connection(int status);
   void close();
@@ -200,8 +200,16 @@ class AdminServer::Impl::Client final : public ListNode,
     timer_.start(kRequestTime);
     return true;
   }
-  void close(Wire::Close how) {
-    if (how == Wire::Close::kReset || !wire_.closing()) wire_.close(how);
+  void reset() { wire_.close(Wire::Close::kReset); }
+  // Ends it without waiting for what the peer has not taken; what the kernel has still arrives.
+  void leave() {
+    if (!linked()) return;
+    unlink();
+    --impl_.count;
+    wire_.hold_reading(true);
+    codec_->on_broken();
+    timer_.stop();
+    impl_.server.loop().defer(std::unique_ptr<Client>(this));
   }
   Impl& impl() { return impl_; }
   void answering() { timer_.start(kQuietTime); }
@@ -226,13 +234,7 @@ class AdminServer::Impl::Client final : public ListNode,
   }
   void before_flush() override { codec_->pump(); }
   void on_flushed() override { codec_->on_flushed(); }
-  void on_closed() override {
-    timer_.stop();
-    if (codec_ != nullptr) codec_->on_broken();
-    unlink();
-    --impl_.count;
-    impl_.server.loop().defer(std::unique_ptr<Client>(this));
-  }
+  void on_closed() override { leave(); }
   RequestSink* on_stream(CodecStream& stream) override {
     timer_.start(kRequestTime);
     return requests_.emplace_back(std::make_shared<Request>(*this, stream, impl_.server.blocks()))
@@ -409,10 +411,6 @@ void AdminServer::Impl::Request::finish() {
 
 // ---- connections
 
-AdminServer::Impl::~Impl() {
-  while (clients.linked()) static_cast<Client&>(*clients.next).close(Wire::Close::kReset);
-}
-
 bool AdminServer::Impl::open(int fd, std::string& why) {
   int status = 0;
   if (unix_socket()) {
@@ -437,10 +435,10 @@ bool AdminServer::Impl::open(int fd, std::string& why) {
 
 void AdminServer::Impl::on_connection(int status) {
   if (status != 0) return;
-  if (count >= kMaxConnections) static_cast<Client&>(*clients.next).close(Wire::Close::kReset);
+  if (count >= kMaxConnections) static_cast<Client&>(*clients.next).reset();
   auto client = std::make_unique<Client>(*this);
   if (client->accept(stream))
-    client.release()->insert_before(clients);  // it defers its own end in on_closed()
+    client.release()->insert_before(clients);  // it defers its own end in leave()
   else
     --count;
 }
@@ -449,11 +447,7 @@ void AdminServer::Impl::close() {
   tcp.reset();
   pipe.reset();
   stream = nullptr;
-  for (ListNode* node = clients.next; node != &clients;) {
-    auto& client = static_cast<Client&>(*node);
-    node = node->next;
-    client.close(Wire::Close::kFlush);
-  }
+  while (clients.linked()) static_cast<Client&>(*clients.next).leave();
 }
 
 AdminServer::AdminServer(Server& server, const config::Address& address, bool full)

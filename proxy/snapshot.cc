@@ -6,6 +6,7 @@
 #include "discovery/metrics.h"
 #include "filters/forwarded.h"
 #include "filters/http/path.h"
+#include "proxy/crash.h"
 
 namespace outrider {
 
@@ -110,6 +111,7 @@ void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot
   const config::Listener& settings = *listener.config;
   x.is_grpc = x.request.headers.get(HeaderId::kContentType).starts_with("application/grpc");
   trust(x);  // first: whatever is refused is logged, and explained, with what it says of the client
+  note_request(x.request_id);
   if (!x.request.authority.empty() &&
       !parse_authority(x.request.authority, x.arena, x.host, x.host_port, why)) {
     x.reply(Reason::kBadRequest, why);

@@ -1,8 +1,13 @@
 // What the process says when it is asked for its stacks, and when it cannot go on.
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <string>
+#include <thread>
 
 #include "tests/harness/outrider.h"
 
@@ -31,18 +36,34 @@ TEST(Crash, SigquitShowsTheStacksOfAllThreadsAndChangesNothing) {
   EXPECT_EQ(proxy.client().get("/hello").body, "hello");
 }
 
-TEST(Crash, AFatalSignalIsNamedWithTheBuild) {
-  Outrider proxy(kYaml);
-  ASSERT_EQ(proxy.client().get("/hello").status, 200);
+// The thread of the only worker.
+pid_t worker_thread(pid_t process) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/task")) {
+    std::string name;
+    std::ifstream(entry.path() / "comm") >> name;
+    if (name == "worker-0") return std::stoi(entry.path().filename());
+  }
+  return -1;
+}
+
+TEST(Crash, AFatalSignalIsNamedWithTheBuildAndTheRequest) {
+  Outrider proxy(kYaml, {}, {.workers = 1});
+  ASSERT_EQ(proxy.client()
+                .request({.target = "/hello", .fields = {{"x-request-id", "the-last-one"}}})
+                .status,
+            200);
   proxy.expect_failure();
+  const pid_t thread = worker_thread(proxy.pid());
+  ASSERT_GT(thread, 0);
+  ASSERT_EQ(::syscall(SYS_tgkill, proxy.pid(), thread, SIGSEGV), 0);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  EXPECT_NE(proxy.stop(SIGSEGV), 0);
+  EXPECT_NE(proxy.wait_exit(), 0);
 #else
-  EXPECT_EQ(proxy.stop(SIGSEGV), -SIGSEGV);
-  EXPECT_NE(proxy.errors().find("outrider: fatal signal 11 (SIGSEGV), outrider "),
-            std::string::npos)
-      << proxy.errors();
-  EXPECT_NE(proxy.errors().find("last request none"), std::string::npos);
+  EXPECT_EQ(proxy.wait_exit(), -SIGSEGV);
+  proxy.await_error("outrider: fatal signal 11 (SIGSEGV), outrider ");
+  proxy.await_error("last request the-last-one");
+  proxy.await_error("outrider: stack of thread ");
 #endif
 }
 
