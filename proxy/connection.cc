@@ -4,6 +4,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <utility>
 
@@ -31,6 +32,15 @@ struct Connection::Pending {
 namespace {
 constexpr int kVectors = 32;
 constexpr std::size_t kSmallRead = 16 * 1024;
+
+// libuv takes a hang-up behind a short read for an end in order, also when it was a reset. EPIPE is
+// a reset behind the peer's FIN: all that it had to say has come.
+bool was_reset(int fd) {
+  int error = 0;
+  socklen_t size = sizeof(error);
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) return true;
+  return error != 0 && error != EPIPE;
+}
 }  // namespace
 
 bool Flusher::flush() {
@@ -163,7 +173,7 @@ void Connection::on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buff
   }
   self->reading_ = false;
   uv_read_stop(stream);
-  if (size == UV_EOF && !self->write_broken_)
+  if (size == UV_EOF && !self->write_broken_ && !was_reset(self->fd()))
     self->events_.on_eof();
   else
     self->fail();

@@ -24,6 +24,7 @@ Downstream::Downstream(Listener& listener)
       timer_(listener.worker().loop(), call_member<&Downstream::on_timer, Downstream>, this) {
   info_.listener = listener.snapshot().config;
   info_.listener_label = listener.snapshot().label;
+  draining_ = listener.worker().draining;
 }
 
 Downstream::~Downstream() {

@@ -95,7 +95,15 @@ int Server::run() {
   }
   for (const auto& worker : workers_)
     worker->loop().post([&loop = worker->loop()] { loop.stop(); });
-  for (const auto& worker : workers_) worker->join();
+  std::size_t cut = 0;
+  for (const auto& worker : workers_) {
+    worker->join();
+    cut += worker->cut_streams();
+  }
+  if (cut != 0)
+    log::warn("ended with {} exchanges cut short", cut);
+  else if (exit_code_ == 0)
+    log::info("drained");
   workers_.clear();
   for (const config::Listener& listener : config_->listeners)
     if (listener.address.kind == config::Address::Kind::kUnix)
@@ -286,7 +294,6 @@ void Server::check_idle() {
 
 void Server::stop_now() {
   if (phase_ == Phase::kDone) return;
-  if (phase_ == Phase::kClosing || phase_ == Phase::kAnnounced) log::info("drained");
   phase_ = Phase::kDone;
   loop_.stop();
 }

@@ -183,7 +183,8 @@ void Stream::start_timers() {
         x_.reply(Reason::kBadRequest, "grpc-timeout is malformed");
         return;
       }
-      total = total.count() == 0 ? *asked : std::min(total, *asked);
+      clients_deadline_ = total.count() == 0 || *asked < total;
+      if (clients_deadline_) total = *asked;
     }
   }
   if (total.count() != 0) {
@@ -733,8 +734,8 @@ void Stream::on_total_timeout() {
   if (x_.tunnel || x_.is_sse) return;
   const config::Policy& policy = *x_.target->policy;
   fail({Reason::kTimeoutTotal, Origin::kProxy, false},
-       policy.timeout_total ? knob("timeout.total", *policy.timeout_total)
-                            : "the client's grpc-timeout");
+       !clients_deadline_ ? knob("timeout.total", *policy.timeout_total)
+                          : "the client's grpc-timeout");
   advance();
 }
 

@@ -146,9 +146,10 @@ class Stream final : public ListNode,
   std::uint8_t request_position_ = 0;  // in the chain
   std::uint8_t response_position_ = 0;
   Step step_ = Step::kRequest;
-  bool counted_request_ = false;  // in ServiceShared::requests
-  bool body_kept_ = true;         // body_ holds all of the request body so far
-  bool request_ended_ = false;    // client's last byte or trailers came
+  bool counted_request_ = false;   // in ServiceShared::requests
+  bool clients_deadline_ = false;  // the total is the client's grpc-timeout
+  bool body_kept_ = true;          // body_ holds all of the request body so far
+  bool request_ended_ = false;     // client's last byte or trailers came
   bool ended_with_head_ = false;
   bool request_broken_ = false;
   bool stale_retried_ = false;

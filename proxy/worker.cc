@@ -90,6 +90,7 @@ Worker::~Worker() {
 
 // On the worker's own thread: codecs keep free lists per thread.
 void Worker::shut_down() {
+  cut_streams_ = open_streams_;
   for (const auto& listener : listeners_) listener->close_all();
   for (const auto& service : services_) service->close_all();
   loop_.settle();

@@ -78,6 +78,8 @@ class Worker {
   bool listen(std::size_t listener_index, int fd, std::string& why);
   void start();  // its thread
   void join();
+  // Exchanges that were still open when the worker ended; known once it was joined.
+  std::size_t cut_streams() const { return cut_streams_; }
 
   // From any thread.
   EventLoop& loop() { return loop_; }
@@ -109,6 +111,7 @@ class Worker {
   void* stream_memory();
   void give_back_stream_memory(void* memory);
   std::size_t open_streams_ = 0;
+  std::size_t cut_streams_ = 0;
   bool draining = false;
 
  private:
