@@ -248,8 +248,9 @@ void Builder::OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) {
           item(place, "yaml-null", "null is no value here: leave the key out, or quote text"));
     } else if (!colon) {
       const Node& key = pending_.back();
-      const bool braced = source_.text[frames_.back().offset + 1] == key.text.front() &&
-                          source_.text[last_.end] == '}';
+      const std::string_view around = std::string_view(source_.text).substr(frames_.back().offset);
+      const bool braced = around.substr(0, 1) == "{" && around.substr(1).starts_with(key.text) &&
+                          around.substr(1 + key.text.size()).starts_with('}');
       std::string text(braced ? "'{" : "'");
       text += key.text;
       text += braced ? "}' must be quoted: text that begins with '{' is read as a map"
