@@ -1,5 +1,7 @@
 #include "proxy/connection.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -85,6 +87,11 @@ int Connection::fd() const {
   uv_os_fd_t number = -1;
   if (socket_ == nullptr || uv_fileno(&socket_->handle, &number) != 0) return -1;
   return number;
+}
+
+std::size_t Connection::unacknowledged() const {
+  int bytes = 0;
+  return ioctl(fd(), SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
 }
 
 bool Connection::accept(uv_stream_t* server, bool unix_socket) {

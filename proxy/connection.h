@@ -57,6 +57,7 @@ class Connection final : public Wire {
   int connect(const sockaddr* address);
   void start_reading();
   int fd() const;
+  std::size_t unacknowledged() const;  // bytes the kernel has taken and the peer's has not
 
   void wake() override {
     if (!dirty_.linked()) dirty_.insert_before(flusher_.dirty);

@@ -20,6 +20,7 @@ class Downstream final : public ListNode, private Connection::Events, private Se
   void drain(bool final);
   void cut(Reason reason);  // ends every stream and the connection
   void abort() { wire_.abort(); }
+  std::size_t unacknowledged() const { return wire_.unacknowledged(); }
 
   Listener& listener() { return listener_; }
   Worker& worker() { return listener_.worker(); }

@@ -62,6 +62,13 @@ class OutBuffer {
         vectors[filled++] = {data(slab) + slab->begin, slab->end - slab->begin};
     return filled;
   }
+  // Every piece from the front, as string_view, and whether it is the last.
+  template <class Visit>
+  void for_each(Visit&& visit) const {
+    for (Slab* slab = first_; slab != nullptr; slab = slab->next)
+      visit(std::string_view(data(slab) + slab->begin, slab->end - slab->begin),
+            slab->next == nullptr);
+  }
   void drop(std::size_t bytes) {
     size_ -= bytes;
     while (first_ != nullptr) {

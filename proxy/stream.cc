@@ -16,7 +16,6 @@ namespace outrider {
 namespace {
 
 constexpr Millis kWatchTick{1000};
-constexpr int kBodyVectors = 64;
 constexpr Millis kAnswerPatience{100};
 
 // `grpc-timeout: 250m` in milliseconds, at least 1; nothing when malformed.
@@ -298,15 +297,12 @@ void Stream::send_request() {
 }
 
 void Stream::send_kept_body() {
-  iovec vectors[kBodyVectors];
-  const int count = body_.peek(vectors, kBodyVectors);
   const bool last = request_ended_ && trailers_ == nullptr;
-  for (int i = 0; i < count; ++i)
-    lease_.stream->send_body({static_cast<const char*>(vectors[i].iov_base), vectors[i].iov_len},
-                             last && i + 1 == count);
+  body_.for_each(
+      [&](std::string_view piece, bool end) { lease_.stream->send_body(piece, last && end); });
   if (trailers_ != nullptr)
     lease_.stream->send_trailers(*trailers_);
-  else if (last && count == 0)
+  else if (last && body_.empty())
     lease_.stream->send_body({}, true);
   if (x_.tunnel || body_.size() > x_.target->policy->retry_buffer->value) {
     body_.clear();
@@ -773,6 +769,7 @@ void Stream::watch_client() {
   if (watch_timer_.armed() || x_.tunnel || logged_) return;
   taken_ms_ = worker_.loop().now_ms();
   taken_queued_ = client_ != nullptr ? client_->queued() : 0;
+  taken_in_kernel_ = 0;
   watch_timer_.start(kWatchTick);
 }
 
@@ -784,8 +781,8 @@ void Stream::on_watch() {
     return limit.count() != 0 && ms >= static_cast<std::uint64_t>(limit.count());
   };
 
-  const bool uploading =
-      !request_ended_ && !client_held_ && !request_broken_ && !x_.is_grpc && !x_.response_started;
+  const bool uploading = !request_ended_ && !client_held_ && !request_broken_ && !x_.is_grpc &&
+                         !x_.response_started && !awaits_upgrade();
   if (uploading) {
     const std::uint64_t running = now - body_began_ms_ - held_ms_;
     const config::UploadRate& rate = timeouts.upload_rate;
@@ -800,9 +797,13 @@ void Stream::on_watch() {
       return;
     }
   }
+  // Our queue moves in steps as large as the kernel's buffer; what the peer acknowledges shows a
+  // slow reader at work.
   const std::size_t queued = client_->queued();
-  if (queued == 0 || queued < taken_queued_) taken_ms_ = now;
+  const std::size_t in_kernel = owner_.unacknowledged();
+  if (queued == 0 || queued < taken_queued_ || in_kernel < taken_in_kernel_) taken_ms_ = now;
   taken_queued_ = queued;
+  taken_in_kernel_ = in_kernel;
   if (longer(now - taken_ms_, timeouts.stall)) {
     note_failure(x_, Reason::kClientTimeout, "the client took no byte within timeouts.stall");
     std::exchange(client_, nullptr)->reset(ResetCode::kCancel);
@@ -810,7 +811,8 @@ void Stream::on_watch() {
     advance();
     return;
   }
-  const bool may_upload = !request_ended_ && !x_.is_grpc && !x_.response_started;
+  const bool may_upload =
+      !request_ended_ && !x_.is_grpc && !x_.response_started && !awaits_upgrade();
   if (queued != 0 || may_upload || response_ended_) watch_timer_.start(kWatchTick);
 }
 

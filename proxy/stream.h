@@ -138,6 +138,7 @@ class Stream final : public ListNode,
   std::uint64_t held_ms_ = 0;
   std::uint64_t taken_ms_ = 0;  // when the client last took a byte
   std::size_t taken_queued_ = 0;
+  std::size_t taken_in_kernel_ = 0;
   std::uint64_t body_limit_ = 0;
   std::uint64_t deadline_ms_ = 0;  // of the total, 0: none
 
