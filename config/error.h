@@ -25,8 +25,9 @@ struct Error {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit by design
-  Result(Error error) : state_(std::in_place_index<1>, error) {}         // NOLINT: implicit by design
+  Result(T value)
+      : state_(std::in_place_index<0>, std::move(value)) {}       // NOLINT: implicit by design
+  Result(Error error) : state_(std::in_place_index<1>, error) {}  // NOLINT: implicit by design
   explicit operator bool() const { return state_.index() == 0; }
   T& value() { return *std::get_if<0>(&state_); }
   const T& value() const { return *std::get_if<0>(&state_); }
@@ -44,5 +45,6 @@ class [[nodiscard]] Result {
 }  // namespace outrider
 
 // Our own invariants, in release too.
-#define OUTRIDER_ASSERT(condition) \
-  ((condition) ? static_cast<void>(0) : ::outrider::broken_invariant(#condition, __FILE__, __LINE__))
+#define OUTRIDER_ASSERT(condition)    \
+  ((condition) ? static_cast<void>(0) \
+               : ::outrider::broken_invariant(#condition, __FILE__, __LINE__))

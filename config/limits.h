@@ -1,4 +1,5 @@
-// Every bound and default that is a number, with its reason. Users set those that config.md gives a key.
+// Every bound and default that is a number, with its reason. Users set those that config.md gives a
+// key.
 #pragma once
 
 #include <chrono>
@@ -13,13 +14,14 @@ namespace limits {
 using namespace std::chrono_literals;
 
 // Listener defaults.
-inline constexpr std::size_t kHeaderBytes = 64 * 1024;     // as large as peers accept; counted as HPACK does, 32 B a field
-inline constexpr std::size_t kTargetBytes = 8 * 1024;      // longest URL seen in practice
+inline constexpr std::size_t kHeaderBytes =
+    64 * 1024;  // as large as peers accept; counted as HPACK does, 32 B a field
+inline constexpr std::size_t kTargetBytes = 8 * 1024;  // longest URL seen in practice
 inline constexpr std::size_t kRequestLineBytes = 16 * 1024;
 inline constexpr std::size_t kFields = 100;
-inline constexpr std::size_t kUpstreamFields = 200;        // responses carry more cookies than requests
+inline constexpr std::size_t kUpstreamFields = 200;  // responses carry more cookies than requests
 inline constexpr std::size_t kMethodBytes = 32;
-inline constexpr std::uint32_t kStreams = 100;             // RFC 9113's smallest advisable value
+inline constexpr std::uint32_t kStreams = 100;  // RFC 9113's smallest advisable value
 inline constexpr std::uint32_t kConnections = 20'000;
 inline constexpr std::uint32_t kRequestsPerConnection = 100'000;
 inline constexpr Millis kHandshake = 10s;
@@ -31,23 +33,27 @@ inline constexpr std::uint32_t kUploadBytesPerSecond = 240;
 inline constexpr Millis kUploadGrace = 5s;
 
 // HTTP/1 syntax.
-inline constexpr std::size_t kChunkLineBytes = 256;        // size and extensions of one chunk
+inline constexpr std::size_t kChunkLineBytes = 256;            // size and extensions of one chunk
 inline constexpr std::size_t kChunkExtensionBytes = 8 * 1024;  // extensions of one body together
 inline constexpr std::size_t kPipelined = 100;
-inline constexpr std::size_t kPipelinedBytes = 64 * 1024;  // unread requests kept while one is answered
-inline constexpr std::size_t kConnectionOptions = 32;      // fields that one message's Connection may name
-inline constexpr std::size_t kSmallWrite = 4 * 1024;       // body bytes below it are copied behind the head, above written through
-inline constexpr int kInterim = 10;                        // 1xx responses of one exchange
-inline constexpr std::size_t kLingerBytes = 64 * 1024;     // read after an error so that the client sees the answer
+inline constexpr std::size_t kPipelinedBytes =
+    64 * 1024;  // unread requests kept while one is answered
+inline constexpr std::size_t kConnectionOptions =
+    32;  // fields that one message's Connection may name
+inline constexpr std::size_t kSmallWrite =
+    4 * 1024;  // body bytes below it are copied behind the head, above written through
+inline constexpr int kInterim = 10;  // 1xx responses of one exchange
+inline constexpr std::size_t kLingerBytes =
+    64 * 1024;  // read after an error so that the client sees the answer
 inline constexpr Millis kLinger = 1s;
 
 // HTTP/2 budgets (rapid reset and its kin).
 inline constexpr std::uint32_t kResetBurst = 200;
 inline constexpr std::uint32_t kResetsPerSecond = 20;
-inline constexpr std::uint32_t kControlFrames = 1000;      // without progress in kControlWindow
+inline constexpr std::uint32_t kControlFrames = 1000;  // without progress in kControlWindow
 inline constexpr Millis kControlWindow = 10s;
 inline constexpr std::uint32_t kEmptyContinuations = 8;
-inline constexpr std::uint32_t kH2Window = 64 * 1024;      // of a stream
+inline constexpr std::uint32_t kH2Window = 64 * 1024;  // of a stream
 inline constexpr std::uint32_t kH2ConnectionWindow = 1024 * 1024;
 
 // Services and routes.
@@ -64,7 +70,7 @@ inline constexpr unsigned kMaxRetryAttempts = 10;
 inline constexpr Millis kBackoffMin = 25ms;
 inline constexpr Millis kBackoffMax = 250ms;
 inline constexpr double kRetryBudget = 0.2;
-inline constexpr unsigned kRetryBudgetPerSecond = 10;      // so that a quiet service may still retry
+inline constexpr unsigned kRetryBudgetPerSecond = 10;  // so that a quiet service may still retry
 inline constexpr std::size_t kRetryBuffer = 64 * 1024;
 inline constexpr std::size_t kRespondBytes = 1024 * 1024;
 inline constexpr int kMaxHops = 10;
@@ -72,7 +78,8 @@ inline constexpr int kMaxHops = 10;
 // Back-pressure: above high the source is held, below low it goes on.
 inline constexpr std::size_t kHighWater = 64 * 1024;
 inline constexpr std::size_t kLowWater = 16 * 1024;
-inline constexpr std::size_t kReadBuffer = 256 * 1024;     // one a worker; 64 KiB costs 18 writes a MiB instead of 5
+inline constexpr std::size_t kReadBuffer =
+    256 * 1024;  // one a worker; 64 KiB costs 18 writes a MiB instead of 5
 inline constexpr std::size_t kSlabBytes = 16 * 1024;
 
 // Configuration.
@@ -80,13 +87,14 @@ inline constexpr std::size_t kConfigBytes = 16 * 1024 * 1024;
 inline constexpr std::size_t kConfigNodes = 500'000;
 inline constexpr std::size_t kConfigDepth = 64;
 inline constexpr std::size_t kRegexInputBytes = 8 * 1024;
-inline constexpr std::int64_t kRegexMemory = 1024 * 1024;   // of one compiled regex; more is refused at load
+inline constexpr std::int64_t kRegexMemory =
+    1024 * 1024;  // of one compiled regex; more is refused at load
 
 // Process.
 inline constexpr Millis kDrainDelay = 5s;
 inline constexpr Millis kDrainDeadline = 25s;
 inline constexpr std::size_t kLogValueBytes = 1024;
-inline constexpr std::uint32_t kLogLinesPerReason = 10;    // a second, of the process log
+inline constexpr std::uint32_t kLogLinesPerReason = 10;  // a second, of the process log
 inline constexpr std::uint32_t kMetricSeries = 5'000;
 
 }  // namespace limits

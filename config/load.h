@@ -1,4 +1,5 @@
-// Text → model: reads every file, collects every diagnostic of all of them, and either yields a whole Config or none.
+// Text → model: reads every file, collects every diagnostic of all of them, and either yields a
+// whole Config or none.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +18,11 @@ struct Diagnostic {
   std::uint32_t line = 1;
   std::uint32_t column = 1;
   Severity severity = Severity::kError;
-  std::string path;        // `routes[2].retry.attempts`; empty at the top
+  std::string path;  // `routes[2].retry.attempts`; empty at the top
   std::string text;
-  std::string code;        // kebab-case
-  std::string suggestion;  // nearest known name, or empty
-  std::string source;      // the line of the file around the column, for the caret
+  std::string code;                 // kebab-case
+  std::string suggestion;           // nearest known name, or empty
+  std::string source;               // the line of the file around the column, for the caret
   std::uint32_t source_offset = 0;  // bytes of the line left out in front of it
 };
 
@@ -38,7 +39,8 @@ struct LoadOptions {
 
 // `paths`: files, directories, or `-` (standard input). Never throws.
 Loaded load(const std::vector<std::string>& paths, const LoadOptions& options = {});
-// One native document in memory, for tests, fuzzers and the admin interface. Relative paths are relative to the working directory.
+// One native document in memory, for tests, fuzzers and the admin interface. Relative paths are
+// relative to the working directory.
 Loaded load_text(std::string name, std::string text, const LoadOptions& options = {});
 
 // `FILE:LINE:COL: error: PATH: TEXT [CODE]`, the source line, a caret, and `did you mean`.

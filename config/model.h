@@ -1,6 +1,6 @@
-// What was asked: the structs that YAML becomes, after shorthands, includes and cross-checks, before compilation.
-// Immutable once loaded. Everything that decides a request carries the place it was written (Mark), because
-// `explain`, error bodies and `config --origins` name it.
+// What was asked: the structs that YAML becomes, after shorthands, includes and cross-checks,
+// before compilation. Immutable once loaded. Everything that decides a request carries the place it
+// was written (Mark), because `explain`, error bodies and `config --origins` name it.
 #pragma once
 
 #include <array>
@@ -19,7 +19,7 @@ namespace outrider::config {
 // A place in a file of Config::files; file < 0: built in.
 struct Mark {
   std::int32_t file = -1;
-  std::uint32_t line = 0;  // 1-based
+  std::uint32_t line = 0;    // 1-based
   std::uint32_t column = 0;  // 1-based, in bytes
   bool built_in() const { return file < 0; }
 };
@@ -104,7 +104,7 @@ struct Redirect {
   std::string scheme;  // empty: the request's
   std::string host;
   std::optional<std::uint16_t> port;
-  std::string path;    // as in Rewrite::path; empty: the request's
+  std::string path;  // as in Rewrite::path; empty: the request's
   Mark mark;
 };
 
@@ -115,7 +115,7 @@ struct Listener {
   Mark address_mark;
   bool http1 = true;
   bool http2 = true;
-  bool tcp = false;             // protocol: tcp; `to` then says where
+  bool tcp = false;  // protocol: tcp; `to` then says where
   std::vector<Target> to;
   std::optional<Redirect> redirect;  // answers everything; takes no routes
   std::vector<Cidr> trust;
@@ -159,7 +159,8 @@ struct Service {
   ServiceLimits limits;
   Leaf<Millis> connect{limits::kConnect, {}};
   Leaf<Millis> idle{limits::kPoolIdle, {}};
-  std::map<std::string, std::map<std::string, std::string>> subsets;  // name → labels that an endpoint must carry
+  std::map<std::string, std::map<std::string, std::string>>
+      subsets;  // name → labels that an endpoint must carry
 };
 
 // ---- policy: the keys that inherit, leaf by leaf
@@ -184,7 +185,8 @@ struct Backoff {
 enum class RetryMethods : std::uint8_t { kIdempotent, kAll };
 enum class WhenEmpty : std::uint8_t { kSpill, kFail };
 
-using Fields = std::vector<std::pair<std::string, Leaf<std::string>>>;  // as written; values may hold %{…}
+using Fields =
+    std::vector<std::pair<std::string, Leaf<std::string>>>;  // as written; values may hold %{…}
 struct HeaderEdits {
   Fields set;
   Fields add;
@@ -193,7 +195,8 @@ struct HeaderEdits {
 
 using RegexRewrites = std::vector<std::pair<std::string, std::string>>;
 
-// What one level says. `effective()` merges levels; then every Maybe but the optional ones below is set.
+// What one level says. `effective()` merges levels; then every Maybe but the optional ones below is
+// set.
 struct Policy {
   Maybe<Millis> timeout_headers;
   Maybe<Millis> timeout_total;    // unset: none
@@ -208,8 +211,8 @@ struct Policy {
   Maybe<std::uint64_t> body_max;  // unset: the listener's; 0: none
   Maybe<std::vector<std::string>> upgrade;
   Maybe<WhenEmpty> when_empty;
-  Maybe<std::string> rewrite_path;   // unset: none
-  Maybe<std::string> rewrite_host;   // unset: none
+  Maybe<std::string> rewrite_path;     // unset: none
+  Maybe<std::string> rewrite_host;     // unset: none
   Maybe<RegexRewrites> rewrite_regex;  // unset: none
   HeaderEdits request_headers;
   HeaderEdits response_headers;
@@ -219,7 +222,8 @@ struct Policy {
 
 struct PathMatch {
   enum class Kind : std::uint8_t { kAny, kExact, kTemplate, kPrefix, kRegex };
-  // kExact: `/a` no wildcards; kTemplate: has `*`/`{id}`, no `**`; kPrefix: ends in `/**`; kRegex: text after `~`.
+  // kExact: `/a` no wildcards; kTemplate: has `*`/`{id}`, no `**`; kPrefix: ends in `/**`; kRegex:
+  // text after `~`.
   Kind kind = Kind::kAny;
   struct Segment {
     enum class Kind : std::uint8_t { kText, kAny };  // kAny: `*` or `{name}`
@@ -233,7 +237,11 @@ struct PathMatch {
 };
 
 struct HostMatch {
-  enum class Kind : std::uint8_t { kAny, kExact, kWildcard };  // kWildcard: `*.shop.example`, text is `shop.example`
+  enum class Kind : std::uint8_t {
+    kAny,
+    kExact,
+    kWildcard
+  };  // kWildcard: `*.shop.example`, text is `shop.example`
   Kind kind = Kind::kAny;
   std::string text;  // lower case
   std::optional<std::uint16_t> port;
@@ -241,7 +249,8 @@ struct HostMatch {
 
 using NamedMatch = std::pair<std::string, ValueMatch>;
 
-// One candidate: all of its conditions must hold. A route has one per element of its match list (times hosts and paths given as lists).
+// One candidate: all of its conditions must hold. A route has one per element of its match list
+// (times hosts and paths given as lists).
 struct Match {
   HostMatch host;
   PathMatch path;
@@ -265,7 +274,7 @@ struct Route {
   std::string name;
   Mark mark;
   std::vector<std::string> listeners;  // resolved: every HTTP listener when none was named
-  std::vector<Match> matches;          // never empty; a route without `match` has one that takes all
+  std::vector<Match> matches;  // never empty; a route without `match` has one that takes all
   std::int32_t priority = 0;
   // Exactly one of these three.
   std::vector<Target> to;
@@ -283,8 +292,9 @@ struct Telemetry {
   std::string access_log_file;    // empty: stdout
   std::string access_log_format;  // kFormat: with %{…}
   bool metrics = true;
-  bool metrics_written = false;   // a default address that is taken is a warning, a written one an error
-  Address metrics_address;        // :9900
+  bool metrics_written =
+      false;                // a default address that is taken is a warning, a written one an error
+  Address metrics_address;  // :9900
   std::uint32_t series_limit = limits::kMetricSeries;
 };
 

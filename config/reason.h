@@ -1,5 +1,5 @@
-// The closed set of reasons: one word per request, the same in log, metric, error body and `outrider why`.
-// The table is reasons.inc; nothing else lists reasons.
+// The closed set of reasons: one word per request, the same in log, metric, error body and
+// `outrider why`. The table is reasons.inc; nothing else lists reasons.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,9 @@ inline constexpr ReasonInfo kReasons[] = {
 };
 inline constexpr std::size_t kReasonCount = sizeof(kReasons) / sizeof(kReasons[0]);
 
-constexpr const ReasonInfo& info(Reason reason) { return kReasons[static_cast<std::size_t>(reason)]; }
+constexpr const ReasonInfo& info(Reason reason) {
+  return kReasons[static_cast<std::size_t>(reason)];
+}
 
 constexpr std::optional<Reason> reason_of(std::string_view word) {
   for (std::size_t i = 0; i < kReasonCount; ++i)

@@ -1,4 +1,5 @@
-// The admin surface and the read-only one: small HTTP/1 servers on the control thread, built on the same connection and codec as the data path.
+// The admin surface and the read-only one: small HTTP/1 servers on the control thread, built on the
+// same connection and codec as the data path.
 #pragma once
 
 #include <memory>

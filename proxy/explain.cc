@@ -489,7 +489,8 @@ int explain(std::shared_ptr<const config::Config> config, const ExplainRequest& 
   if (listener == nullptr) return fail(out, "no listener is called '" + request.listener + "'");
   ClientInfo client;
   TlsPeer peer;
-  if (!fill_client(client, peer, *listener, request)) return fail(out, "--client-ip is not an address");
+  if (!fill_client(client, peer, *listener, request))
+    return fail(out, "--client-ip is not an address");
   Explanation explanation(*snapshot, *listener, client);
   explanation.decide(wire_form(request, *url));
   out = request.json ? explanation.json().dump(2, ' ', false, Json::error_handler_t::replace) + "\n"

@@ -1,4 +1,5 @@
-// The loop's own promises: timers never early and never lost, posts in order, deferred destruction after the turn.
+// The loop's own promises: timers never early and never lost, posts in order, deferred destruction
+// after the turn.
 #include "discovery/event_loop.h"
 
 #include <gtest/gtest.h>
@@ -11,7 +12,8 @@ namespace outrider {
 namespace {
 
 struct Alarm {
-  explicit Alarm(EventLoop& loop) : loop(loop), timer(loop, call_member<&Alarm::fire, Alarm>, this) {}
+  explicit Alarm(EventLoop& loop)
+      : loop(loop), timer(loop, call_member<&Alarm::fire, Alarm>, this) {}
   void fire() {
     fired_at_ms = loop.now_ms();
     ++fired;
@@ -80,7 +82,8 @@ TEST(EventLoop, AStoppedTimerStaysSilentAndCanBeStartedAgain) {
   EXPECT_EQ(stopped.fired, 1);
 }
 
-// More than one round of the wheel (4 s) cannot be waited for in a test, but its first slot can come up before it is due.
+// More than one round of the wheel (4 s) cannot be waited for in a test, but its first slot can
+// come up before it is due.
 TEST(EventLoop, ATimerFurtherThanARoundIsLeftAloneWhenItsSlotComesUp) {
   EventLoop loop;
   Alarm far(loop), end(loop);
@@ -95,7 +98,8 @@ TEST(EventLoop, ATimerFurtherThanARoundIsLeftAloneWhenItsSlotComesUp) {
 TEST(EventLoop, ATimerThatStartsAnotherFromItsCallback) {
   EventLoop loop;
   struct Chain {
-    explicit Chain(EventLoop& loop) : loop(loop), timer(loop, call_member<&Chain::fire, Chain>, this) {}
+    explicit Chain(EventLoop& loop)
+        : loop(loop), timer(loop, call_member<&Chain::fire, Chain>, this) {}
     void fire() {
       if (++count == 5)
         loop.stop();

@@ -1,4 +1,5 @@
-// Which endpoint an attempt goes to: weights, subsets, what was tried before, and limits that hold for the process.
+// Which endpoint an attempt goes to: weights, subsets, what was tried before, and limits that hold
+// for the process.
 #include "discovery/service.h"
 
 #include <gtest/gtest.h>
@@ -9,7 +10,8 @@
 namespace outrider {
 namespace {
 
-config::Endpoint endpoint(std::uint8_t last, std::uint32_t weight = 1, std::map<std::string, std::string> labels = {}) {
+config::Endpoint endpoint(std::uint8_t last, std::uint32_t weight = 1,
+                          std::map<std::string, std::string> labels = {}) {
   config::Endpoint it;
   it.address.ip = {10, 0, 0, last};
   it.address.port = 80;
@@ -57,7 +59,8 @@ TEST(Service, LeastRequestFollowsWeights) {
 TEST(Service, RoundRobinIsSmoothAndWeighted) {
   Fixture f(service({endpoint(1, 3), endpoint(2, 1)}, config::Balance::kRoundRobin));
   std::string order;
-  for (int i = 0; i < 8; ++i) order += static_cast<char>('a' + f.it.choose(-1, {}, f.random)->index);
+  for (int i = 0; i < 8; ++i)
+    order += static_cast<char>('a' + f.it.choose(-1, {}, f.random)->index);
   EXPECT_EQ(order, "aabaaaba");
 }
 
@@ -74,9 +77,11 @@ TEST(Service, AnotherEndpointFirstOnARetry) {
 }
 
 TEST(Service, SubsetsByLabelAndWeightZeroTakesNothing) {
-  config::Service config = service({endpoint(1, 1, {{"version", "v1"}}), endpoint(2, 1, {{"version", "v2"}}), endpoint(3, 0)},
-                                   config::Balance::kLeastRequest);
-  config.subsets = {{"v1", {{"version", "v1"}}}, {"v2", {{"version", "v2"}}}, {"v3", {{"version", "v3"}}}};
+  config::Service config = service(
+      {endpoint(1, 1, {{"version", "v1"}}), endpoint(2, 1, {{"version", "v2"}}), endpoint(3, 0)},
+      config::Balance::kLeastRequest);
+  config.subsets = {
+      {"v1", {{"version", "v1"}}}, {"v2", {{"version", "v2"}}}, {"v3", {{"version", "v3"}}}};
   Fixture f(std::move(config));
   for (int i = 0; i < 100; ++i) {
     EXPECT_EQ(f.it.choose(0, {}, f.random)->index, 0U);

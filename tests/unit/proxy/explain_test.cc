@@ -148,8 +148,8 @@ TEST(Explain, ClientAddressAndTrustDecide) {
 }
 
 TEST(Explain, RoutesOfAnotherListenerAreNotConsidered) {
-  for (const Json& one : run({.method = "GET", .url = "/second"}).json["considered"])
-    EXPECT_NE(one["route"], "only-second");
+  const Outcome here = run({.method = "GET", .url = "/second"});
+  for (const Json& one : here.json["considered"]) EXPECT_NE(one["route"], "only-second");
   EXPECT_EQ(run({.method = "GET", .url = "http://a:8081/second"}).json["route"]["name"],
             "only-second");
 }

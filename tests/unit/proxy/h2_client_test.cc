@@ -36,7 +36,7 @@ TEST(H2Client, IsSettledWhenTheUpstreamsSettingsAreKnown) {
   EXPECT_FALSE(client.codec->settled());
   client.exchange(settings());
   EXPECT_TRUE(client.codec->settled());
-  EXPECT_EQ(client.capacity_changes, 1);
+  EXPECT_GE(client.capacity_changes, 1);
 }
 
 TEST(H2Client, SendsARequestAndReadsTheAnswer) {
