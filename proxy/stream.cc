@@ -486,7 +486,11 @@ void Stream::on_reset(const Error& error, std::string_view detail) {
   client_ = nullptr;
   if (logged_) return;
   if (x_.started_wall_ms == 0) x_.started_wall_ms = worker_.wall_ms();
-  note_failure(x_, error.reason, detail);
+  // A client that has its whole Content-Length may leave before the upstream has said that this was
+  // the end.
+  const bool whole = x_.response_started && !x_.tunnel && x_.response.content_length &&
+                     x_.bytes_out == *x_.response.content_length;
+  if (!whole || error.reason != Reason::kClientClosed) note_failure(x_, error.reason, detail);
   if (!x_.response_started) x_.status = outrider::info(error.reason).status;
   step_ = Step::kDone;
   advance();
