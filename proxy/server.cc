@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <thread>
@@ -59,6 +58,15 @@ std::int64_t wall_ms() {
       .count();
 }
 
+// Everything has ended and no other thread is left: a signal that comes now, when our handlers go,
+// must not change the exit code.
+void ignore_further_signals() {
+  sigset_t ours;
+  sigemptyset(&ours);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) sigaddset(&ours, number);
+  pthread_sigmask(SIG_BLOCK, &ours, nullptr);
+}
+
 }  // namespace
 
 Server::Server(std::shared_ptr<const config::Config> config, RunOptions options)
@@ -109,6 +117,7 @@ int Server::run() {
     if (listener.address.kind == config::Address::Kind::kUnix)
       ::unlink(listener.address.path.c_str());
   log::stop();
+  ignore_further_signals();
   return exit_code_;
 }
 
@@ -326,31 +335,35 @@ void Server::collect_metrics(bool open_metrics, std::function<void(std::string)>
       if (--gathered->left != 0) return;
       gathered->sum.log_lines_dropped += log_writer_.dropped();
       std::string text;
-      gathered->sum.render(text, false, config_->telemetry.series_limit);
-      append_process_series(text);
-      if (open_metrics) text += "# EOF\n";
+      MetricText out(text, open_metrics);
+      gathered->sum.render(out, config_->telemetry.series_limit);
+      render_configuration(out);
+      render_process(out);
+      out.end();
       done(std::move(text));
     });
   });
 }
 
-void Server::append_process_series(std::string& text) const {
-  text +=
-      "# HELP outrider_config_generation Generation of the configuration that serves.\n"
-      "# TYPE outrider_config_generation gauge\n"
-      "outrider_config_generation " +
-      std::to_string(snapshot_->generation) +
-      "\n"
-      "# HELP outrider_config_stale 1 while a newer configuration was refused.\n"
-      "# TYPE outrider_config_stale gauge\n"
-      "outrider_config_stale 0\n"
-      "# HELP outrider_endpoints Endpoints by state.\n"
-      "# TYPE outrider_endpoints gauge\n";
+// What workers do not count. Reloads, health and ejection do not exist yet, so theirs stay 0.
+void Server::render_configuration(MetricText& text) const {
+  using Type = MetricText::Type;
+  text.family("outrider_config_generation", Type::kGauge,
+              "Generation of the configuration that serves.");
+  text.sample({}, snapshot_->generation);
+  text.family("outrider_config_stale", Type::kGauge, "1 while a newer configuration was refused.");
+  text.sample({}, std::uint64_t{0});
+  text.family("outrider_config_reloads", Type::kCounter, "Reloads, by result.");
+  for (const char* result : {"ok", "failed"}) text.sample({{"result", result}}, std::uint64_t{0});
+  text.family("outrider_endpoints", Type::kGauge, "Endpoints by state.");
   for (const config::Service& service : config_->services)
-    for (const char* state : {"healthy", "unhealthy", "ejected", "draining"})
-      text += "outrider_endpoints{service=\"" + service.name + "\",state=\"" + state + "\"} " +
-              std::to_string(std::strcmp(state, "healthy") == 0 ? service.endpoints.size() : 0) +
-              "\n";
+    for (const std::string_view state : {"healthy", "unhealthy", "ejected", "draining"})
+      text.sample({{"service", service.name}, {"state", state}},
+                  std::uint64_t{state == "healthy" ? service.endpoints.size() : 0});
+  text.family("outrider_service_panic", Type::kGauge,
+              "1 while unhealthy endpoints are used for want of healthy ones.");
+  for (const config::Service& service : config_->services)
+    text.sample({{"service", service.name}}, std::uint64_t{0});
 }
 
 void Server::collect_services(std::function<void(std::string)> done) {

@@ -10,6 +10,7 @@
 #include "config/load.h"
 #include "config/log_writer.h"
 #include "discovery/event_loop.h"
+#include "discovery/metrics.h"
 #include "proxy/connection.h"
 #include "proxy/worker.h"
 
@@ -57,7 +58,7 @@ class Server {
   void check_idle();
   void each_worker(std::function<void(Worker&)> function);
   void on_tick();
-  void append_process_series(std::string& text) const;
+  void render_configuration(MetricText& text) const;
 
   std::shared_ptr<const config::Config> config_;
   const RunOptions options_;
