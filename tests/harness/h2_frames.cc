@@ -2,6 +2,8 @@
 // comes back.
 #include "tests/harness/h2_frames.h"
 
+#include <unistd.h>
+
 namespace outrider::test {
 namespace {
 
@@ -88,6 +90,16 @@ RawH2::RawH2(const std::string& address,
     : raw_(address) {
   nghttp2_hd_inflate_new(&inflater_);
   raw_.send(std::string(kH2Preface) + h2_settings(settings));
+}
+
+// The socket stays the accepted connection's, so that stopping the origin ends it too.
+RawH2::RawH2(RawClient& accepted,
+             const std::vector<std::pair<std::uint16_t, std::uint32_t>>& settings)
+    : raw_(Socket(::dup(accepted.socket().fd()))) {
+  nghttp2_hd_inflate_new(&inflater_);
+  if (accepted.read_exactly(kH2Preface.size()) != kH2Preface) throw HarnessError("not a preface");
+  raw_.give_back(accepted.take_buffer());
+  raw_.send(h2_settings(settings));
 }
 
 RawH2::~RawH2() { nghttp2_hd_inflate_del(inflater_); }

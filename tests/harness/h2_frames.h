@@ -1,5 +1,5 @@
-// HTTP/2 by hand: frames as bytes, for tests that send what no library would. RawH2 is a client
-// connection on them.
+// HTTP/2 by hand: frames as bytes, for tests that send what no library would. RawH2 is one end of
+// a connection on them.
 #pragma once
 
 #include <nghttp2/nghttp2.h>
@@ -51,6 +51,9 @@ class RawH2 {
   // and PING.
   explicit RawH2(const std::string& address,
                  const std::vector<std::pair<std::uint16_t, std::uint32_t>>& settings = {});
+  // The server's side of a connection that an origin has accepted: reads the preface, sends these
+  // settings.
+  RawH2(RawClient& accepted, const std::vector<std::pair<std::uint16_t, std::uint32_t>>& settings);
   ~RawH2();
   RawH2(const RawH2&) = delete;
   RawH2& operator=(const RawH2&) = delete;

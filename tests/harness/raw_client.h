@@ -61,6 +61,8 @@ class RawClient {
   Socket& socket() { return socket_; }
   Socket take_socket() { return std::move(socket_); }
   std::string take_buffer() { return std::move(buffer_); }
+  // Bytes that come before what is still to be received.
+  void give_back(std::string bytes) { buffer_ = std::move(bytes) + buffer_; }
 
  private:
   enum class Framing { kNone, kLength, kChunked, kUntilEnd };
