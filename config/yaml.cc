@@ -126,7 +126,7 @@ class Builder final : public YAML::EventHandler {
   std::vector<Anchored> anchors_;
   std::size_t nodes_ = 0;
   Scalar last_;
-  std::size_t start_ = 0;  // of the document
+  std::size_t start_ = std::string_view::npos;  // of the document
   Document document_;
   bool complete_ = true;
 };
@@ -211,11 +211,16 @@ void Builder::check_tag(const std::string& tag, Kind kind, std::size_t offset) {
 }
 
 void Builder::OnDocumentStart(const YAML::Mark& mark) {
+  const auto offset = static_cast<std::size_t>(mark.pos);
   document_ = {};
-  start_ = static_cast<std::size_t>(mark.pos);
   frames_.clear();
   pending_.clear();
   anchors_.clear();
+  // At a stray `,` or `]` yaml-cpp yields empty documents for ever.
+  if (offset == start_)
+    stop(offset, kSyntaxCode,
+         "unexpected '" + source_.text.substr(offset, 1) + "': quote text that holds it");
+  start_ = offset;
   feed_.progress();
 }
 
