@@ -1,11 +1,14 @@
 // The admin surface and the read-only one, as operators, probes, scrapers and browsers meet them.
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <chrono>
 #include <csignal>
-
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/harness/outrider.h"
@@ -213,6 +216,18 @@ TEST(Admin, NobodyIsLockedOutByIdleConnections) {
   }
 }
 
+// Until nothing more arrives at a socket that nobody reads.
+void await_full(int fd) {
+  int before = -1;
+  int now = 0;
+  const auto deadline = std::chrono::steady_clock::now() + patience();
+  for (int still = 0; still < 10 && std::chrono::steady_clock::now() < deadline; before = now) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    ASSERT_EQ(::ioctl(fd, FIONREAD, &now), 0);
+    still = now == before ? still + 1 : 0;
+  }
+}
+
 TEST(Admin, ReadersThatDoNotReadHoldNothingUp) {
   Outrider proxy(kYaml);
   std::vector<RawClient> stuck;
@@ -220,8 +235,11 @@ TEST(Admin, ReadersThatDoNotReadHoldNothingUp) {
   for (int n = 0; n < 10'000; ++n) requests += "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
   for (int i = 0; i < 3; ++i) {
     stuck.emplace_back(proxy.address("metrics"));
+    const int small = 4096;
+    ::setsockopt(stuck.back().socket().fd(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     stuck.back().try_send(requests, std::chrono::seconds(1));
   }
+  for (RawClient& client : stuck) await_full(client.socket().fd());
   EXPECT_EQ(proxy.admin("/ready").status, 200);
   EXPECT_EQ(proxy.client().get("/hello").status, 200);
   EXPECT_LT(proxy.resident_bytes(), 200U << 20);
