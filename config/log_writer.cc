@@ -27,7 +27,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr int kNapMs = 20;                             // longest a line waits while others follow
-constexpr std::size_t kKeptBytes = 64 * 1024;          // capacity that an idle buffer keeps
 constexpr std::chrono::milliseconds kLastWords{1000};  // for what is pending at the end
 constexpr std::chrono::milliseconds kLookEvery{1000};  // whether files still have a name
 
@@ -77,7 +76,6 @@ class LogSink {
   void take_chunk(LogBytes& pending) {
     std::swap(chunk_, pending);
     pending.resize(0);
-    if (pending.capacity() > kKeptBytes) pending.give_up();
     written_ = 0;
   }
   // Until all is written or the sink blocks. Lines that the sink refuses are gone: returns how
@@ -98,11 +96,12 @@ class LogSink {
         mid_line_ = chunk_.data()[written_ - 1] != '\n';
       }
     }
-    if (!stuck() && chunk_.capacity() > kKeptBytes) {
-      chunk_.give_up();
-      written_ = 0;
-    }
     return dropped;
+  }
+  void idle() {
+    if (stuck()) return;
+    chunk_.give_up();
+    written_ = 0;
   }
   std::uint64_t abandon() {
     const std::uint64_t lines = count_lines({chunk_.data() + written_, chunk_.size() - written_});
@@ -215,13 +214,10 @@ void LogBuffer::hand_over() {
   std::size_t pending = 0;
   {
     const std::lock_guard lock(shared_->mutex);
-    if (shared_->pending.size() == 0) {
-      std::swap(shared_->pending, front_);
-    } else if (shared_->pending.size() + front_.size() <= kPendingBytes) {
+    if (shared_->pending.size() + front_.size() <= kPendingBytes)
       shared_->pending.append({front_.data(), front_.size()});
-    } else {
+    else
       writer_.drop(count_lines({front_.data(), front_.size()}));
-    }
     pending = shared_->pending.size();
   }
   front_.resize(0);
@@ -327,13 +323,17 @@ bool LogWriter::wait(int timeout_ms) {
   return waited.size() > 1;
 }
 
-// What ended and has nothing left is forgotten; its file closes with its last buffer.
-void LogWriter::forget_finished() {
+// Nothing comes: room that a burst took is given back, and what ended is forgotten; a file closes
+// with its last buffer.
+void LogWriter::tidy() {
   const std::lock_guard lock(mutex_);
   std::erase_if(buffers_, [](const auto& buffer) {
     const std::lock_guard held(buffer->mutex);
-    return buffer->closed && buffer->pending.size() == 0;
+    if (buffer->pending.size() != 0) return false;
+    buffer->pending.give_up();
+    return buffer->closed;
   });
+  for (const auto& sink : sinks_) sink->idle();
   std::erase_if(sinks_, [](const auto& sink) { return sink.use_count() == 1 && !sink->stuck(); });
 }
 
@@ -356,7 +356,7 @@ void LogWriter::run() {
       napping_.store(false);
       continue;
     }
-    forget_finished();
+    tidy();
     waiting_.store(true);
     came = write_all();  // what was handed over before the flag was seen
     if (!came && !stop_.load()) wait(-1);

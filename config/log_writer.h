@@ -1,6 +1,6 @@
 // All log output leaves through one background thread, so that a full disk or an unread pipe never
 // holds a loop up. A worker gathers lines in a LogBuffer of its own and hands them over once per
-// turn (a swap under a short lock); the writer takes them to their sink. Everything is bounded:
+// turn (a copy under a short lock); the writer takes them to their sink. Everything is bounded:
 // what does not fit is dropped in whole lines, and counted.
 #pragma once
 
@@ -117,7 +117,7 @@ class LogWriter {
   void run();
   bool write_all();
   bool wait(int timeout_ms);
-  void forget_finished();
+  void tidy();
 
   const int wake_fd_;
   std::atomic<bool> waiting_{false};  // asleep until signalled

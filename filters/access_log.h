@@ -5,7 +5,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "config/log_writer.h"
 #include "config/model.h"
@@ -15,9 +14,6 @@ namespace outrider {
 
 class AccessLog {
  public:
-  // Null when the log is off, or with `error` when its file cannot be opened.
-  static std::unique_ptr<AccessLog> open(const config::Telemetry& telemetry, LogWriter& writer,
-                                         std::string& error);
   AccessLog(const config::Telemetry& telemetry, LogWriter& writer, std::shared_ptr<LogSink> sink);
 
   void write(const Exchange& x);

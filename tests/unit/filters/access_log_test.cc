@@ -213,20 +213,6 @@ TEST_F(AccessLogTest, SecretsAreNeverInIt) {
   EXPECT_EQ(logged().find("s3cret"), std::string::npos);
 }
 
-TEST_F(AccessLogTest, OpenSaysOffOrWhy) {
-  LogWriter writer;
-  std::string error;
-  telemetry.access_log = Log::kOff;
-  EXPECT_EQ(AccessLog::open(telemetry, writer, error), nullptr);
-  EXPECT_EQ(error, "");
-  telemetry.access_log = Log::kJson;
-  telemetry.access_log_file = "/nonexistent/x.log";
-  EXPECT_EQ(AccessLog::open(telemetry, writer, error), nullptr);
-  EXPECT_NE(error, "");
-  telemetry.access_log_file.clear();
-  EXPECT_NE(AccessLog::open(telemetry, writer, error), nullptr);
-}
-
 TEST_F(AccessLogTest, ManyLinesOfOneTurnArrive) {
   exchange();
   const std::string all = logged(2000);
