@@ -91,8 +91,10 @@ std::string address_text(const Value& value) {
   const std::size_t at = written.find(kUnix);
   if (at == std::string::npos || value.node().reference) return written;
   const std::size_t path = at + kUnix.size();
-  return written.substr(0, path) +
-         absolute(value.reading().source, std::string_view(written).substr(path));
+  const std::string whole =
+      absolute(value.reading().source, std::string_view(written).substr(path));
+  if (check_socket_path(whole)) return written;  // only as short as it is written can it be bound
+  return written.substr(0, path) + whole;
 }
 
 Long scalar(std::string text, bool quotes, const Mark& mark) {

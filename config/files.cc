@@ -212,6 +212,14 @@ std::string relative_to(const Source& source, std::string_view path) {
   return source.directory + std::string(path);
 }
 
+bool place_socket(const Value& at, Address& address) {
+  if (address.kind != Address::Kind::kUnix) return true;
+  address.path = relative_to(at.reading().source, address.path);
+  const Problem problem = check_socket_path(address.path);
+  if (problem) at.fail(problem);
+  return !problem;
+}
+
 std::string read_file(const std::string& path, std::size_t limit, std::string& out) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
   if (fd < 0) return why_not(errno);

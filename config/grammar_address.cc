@@ -57,11 +57,7 @@ Problem parse_unix(std::string_view text, Address& out) {
   out.kind = Address::Kind::kUnix;
   out.path = text.substr(kUnix.size());
   if (out.path.empty()) return {"has no path: write unix:/run/x.sock", "bad-value", {}};
-  if (out.path.size() > kUnixBytes)
-    return {"is too long for a Unix socket: at most " + std::to_string(kUnixBytes) + " bytes",
-            "out-of-range",
-            {}};
-  return {};
+  return check_socket_path(out.path);
 }
 
 // `default_port`: 0 demands one.
@@ -178,6 +174,13 @@ Problem parse_cidr(std::string_view text, Cidr& out) {
   }
   out = range;
   return {};
+}
+
+Problem check_socket_path(std::string_view path) {
+  if (path.size() <= kUnixBytes) return {};
+  return {"is too long for a Unix socket: at most " + std::to_string(kUnixBytes) + " bytes",
+          "out-of-range",
+          {}};
 }
 
 bool is_source(std::string_view text) {

@@ -108,6 +108,8 @@ struct Redirect {
   Mark mark;
 };
 
+struct Policy;
+
 struct Listener {
   std::string name;
   Mark mark;
@@ -117,6 +119,7 @@ struct Listener {
   bool http2 = true;
   bool tcp = false;  // protocol: tcp; `to` then says where
   std::vector<Target> to;
+  std::vector<Policy> policies;      // of raw TCP and redirects, as Route::policies
   std::optional<Redirect> redirect;  // answers everything; takes no routes
   std::vector<Cidr> trust;
   bool forwarded = true;

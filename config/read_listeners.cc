@@ -95,9 +95,7 @@ void read_tcp(Draft& draft, const Value& at, const Map& map, Listener& listener)
 
 bool read_address(const Value& value, Address& address) {
   if (!value.parse(parse_address, address, "an address")) return false;
-  if (address.kind == Address::Kind::kUnix)
-    address.path = relative_to(value.reading().source, address.path);
-  return true;
+  return place_socket(value, address);
 }
 
 void add_listener(Draft& draft, const Value& at, Listener listener) {

@@ -9,9 +9,7 @@ namespace {
 
 bool read_bound(const Value& value, Address& address) {
   if (!value.parse(parse_address, address, "an address")) return false;
-  if (address.kind == Address::Kind::kUnix)
-    address.path = relative_to(value.reading().source, address.path);
-  return true;
+  return place_socket(value, address);
 }
 
 void read_workers(const Value& value, Config& config) {

@@ -242,6 +242,24 @@ void name_routes(std::vector<Route>& routes) {
   }
 }
 
+// Listeners that take no routes. Of raw TCP what the target's service says holds, but for the idle
+// time the listener's own where it has one.
+void read_listener_policies(Draft& draft) {
+  for (Listener& listener : draft.config.listeners) {
+    if (listener.redirect) listener.policies.push_back(built_in_policy());
+    if (!listener.tcp) continue;
+    for (const Target& target : listener.to) {
+      Policy& policy = listener.policies.emplace_back();
+      if (const std::size_t* const index = draft.services.find(target.service))
+        policy = draft.service_levels[*index];
+      if (listener.timeouts.idle != limits::kTcpIdle || !policy.timeout_idle)
+        policy.timeout_idle = {listener.timeouts.idle, listener.mark};
+      inherit(policy, built_in_policy());
+      policy.timeout_headers.reset();  // there are none
+    }
+  }
+}
+
 }  // namespace
 
 void read_routes(Draft& draft) {
@@ -266,6 +284,7 @@ void read_routes(Draft& draft) {
     }
   }
   name_routes(draft.config.routes);
+  read_listener_policies(draft);
 }
 
 }  // namespace outrider::config

@@ -34,8 +34,7 @@ void read_address(const Value& value, Endpoint& endpoint, Endpoints& all) {
   EndpointScheme scheme = EndpointScheme::kNone;
   if (const Problem problem = parse_endpoint(*text, endpoint.address, scheme))
     return value.fail(problem);
-  if (endpoint.address.kind == Address::Kind::kUnix)
-    endpoint.address.path = relative_to(value.reading().source, endpoint.address.path);
+  if (!place_socket(value, endpoint.address)) return;
   if (all.scheme && *all.scheme != scheme)
     value.fail({"has another scheme than the endpoints before it: one service, one scheme",
                 "conflict",

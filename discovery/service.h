@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -43,6 +44,9 @@ struct ServiceShared {
   std::atomic<std::uint64_t> pending{0};
   std::atomic<std::uint64_t> requests{0};
   std::atomic<std::uint64_t> retries{0};
+  // Asks every worker to close connections that idle while another waits for a place under the
+  // limit. Set before the workers start; may be empty.
+  std::function<void()> want_idle;
 };
 
 // Counts itself in if the limit allows (0: no limit).

@@ -76,6 +76,8 @@ void H2Client::on_settled() {
 
 void H2Client::submit_request(H2Stream& stream, const RequestHead& head, bool last) {
   stream.tunnel_ = !head.upgrade.empty() && takes_upgrades();
+  if (stream.tunnel_) last = false;  // the half that an upgrade over HTTP/1 would begin anew
+  stream.out_ended_ = last;
   stream.bodyless_ = head.method == Method::kHead;
   begin_fields();
   add(":method", stream.tunnel_ ? "CONNECT" : head.method_text);

@@ -58,7 +58,6 @@ H2Stream::H2Stream(H2Session& session, std::int32_t id)
 
 void H2Stream::send_request(const RequestHead& head, bool last) {
   OUTRIDER_ASSERT(id_ == 0 && !out_ended_);
-  out_ended_ = last;
   session_.submit_request(*this, head, last);
   session_.mark();
 }

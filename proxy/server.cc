@@ -155,6 +155,11 @@ bool Server::bind_all() {
   }
   for (unsigned i = 0; i < count; ++i)
     workers_.push_back(std::make_unique<Worker>(i, snapshot_, shared_));
+  for (std::size_t i = 0; i < shared_.services.size(); ++i)
+    shared_.services[i]->want_idle = [this, i] {
+      each_worker(
+          [i](Worker& worker) { worker.service(static_cast<std::uint32_t>(i)).yield_idle(); });
+    };
   return true;
 }
 

@@ -54,15 +54,7 @@ config::Route own_route(const config::Listener& listener) {
   route.to = listener.to;
   route.redirect = listener.redirect;
   route.matches.emplace_back();
-  config::Policy policy;
-  policy.timeout_idle = config::Leaf<Millis>{limits::kTcpIdle, {}};
-  policy.retry_attempts = config::Leaf<unsigned>{limits::kRetryAttempts, {}};
-  policy.retry_when = config::Leaf<config::RetryWhen>{{}, {}};
-  policy.retry_backoff = config::Leaf<config::Backoff>{{}, {}};
-  policy.retry_budget = config::Leaf<double>{limits::kRetryBudget, {}};
-  policy.retry_methods = config::Leaf<config::RetryMethods>{config::RetryMethods::kIdempotent, {}};
-  policy.retry_buffer = config::Leaf<std::uint64_t>{limits::kRetryBuffer, {}};
-  route.policies.assign(std::max<std::size_t>(route.to.size(), 1), policy);
+  route.policies = listener.policies;
   return route;
 }
 

@@ -202,7 +202,7 @@ Stream::Next Stream::attempt() {
   if (!counted_request_) {
     if (!take(service.shared().requests, service.config().limits.requests.value)) {
       worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kRequests);
-      x_.reply(Reason::kLimitRequests, "limits.requests of the service are in flight");
+      x_.reply(Reason::kLimitRequests, knob("limits.requests", service.config().limits.requests));
       step_ = Step::kAnswer;
       return Next::kGo;
     }
@@ -246,7 +246,7 @@ Stream::Next Stream::attempt() {
   }
   worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kPending);
   attempt_failed({Reason::kLimitPending, Origin::kProxy, true},
-                 "limits.connections are in use and limits.pending wait");
+                 knob("limits.pending", service.config().limits.pending));
   return Next::kGo;
 }
 
@@ -716,6 +716,15 @@ void Stream::retry_after(Millis delay) {
 // ---- timers
 
 void Stream::touch() { last_moved_ms_ = worker_.loop().now_ms(); }
+
+std::string_view Stream::knob(const char* name, const config::Leaf<std::uint64_t>& leaf) {
+  char amount[24];
+  const char* const end = std::to_chars(amount, amount + sizeof(amount), leaf.value).ptr;
+  const std::string where = snapshot_->config->where(leaf.mark);
+  return x_.arena.concat(std::string_view(name), " ",
+                         std::string_view(amount, static_cast<std::size_t>(end - amount)),
+                         ", set at ", std::string_view(where));
+}
 
 std::string_view Stream::knob(const char* name, const config::Leaf<Millis>& leaf) {
   char amount[24];

@@ -108,6 +108,7 @@ class Stream final : public ListNode,
   void start_head_timer();
   void note_attempt_end(Reason reason);
   std::string_view knob(const char* name, const config::Leaf<Millis>& leaf);
+  std::string_view knob(const char* name, const config::Leaf<std::uint64_t>& leaf);
   void touch();
   void on_total_timeout();
   void on_try_timeout();

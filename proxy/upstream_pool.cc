@@ -237,7 +237,7 @@ bool UpstreamPool::queue(LeaseWaiter& waiter) {
   waiter.waits_until_ms =
       flusher_.loop.now_ms() + static_cast<std::uint64_t>(limits.pending_time.value.count());
   ++pending_;
-  pending_tick_.start(kPendingTick);
+  ask_for_idle();
   return true;
 }
 
@@ -321,13 +321,33 @@ void UpstreamPool::on_pending_tick() {
     node = waiters_.next;
   }
   serve_waiters();
-  if (pending_ != 0) pending_tick_.start(kPendingTick);
+  if (pending_ != 0) ask_for_idle();
+}
+
+// The limit is the process's, the pools are the workers': what idles in one gives way to who waits
+// in another.
+void UpstreamPool::ask_for_idle() {
+  if (service_.shared().want_idle) service_.shared().want_idle();
+  pending_tick_.start(kPendingTick);
 }
 
 void UpstreamPool::give_back(const Lease& lease) {
   --lease.connection->leases;
   lease.connection->place();
   if (waiter_count_ != 0) serve_waiters();
+}
+
+std::size_t UpstreamPool::yield_idle(std::size_t most) {
+  std::size_t closed = 0;
+  if (waiter_count_ != 0) return closed;
+  for (ListNode* node = idle_.next; node != &idle_ && closed < most;) {
+    auto& connection = static_cast<UpstreamConnection&>(*node);
+    node = node->next;
+    if (connection.leases != 0) continue;
+    connection.close(Wire::Close::kFlush);
+    ++closed;
+  }
+  return closed;
 }
 
 void UpstreamPool::close_idle() {

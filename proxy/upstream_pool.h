@@ -99,6 +99,8 @@ class UpstreamPool {
   void give_back(const Lease& lease);
   // No new leases are coming; idle connections close.
   void close_idle();
+  // Closes up to so many idle connections, unless requests wait here too; how many.
+  std::size_t yield_idle(std::size_t most);
   void close_all();
 
   std::size_t connections() const { return count_; }
@@ -118,6 +120,7 @@ class UpstreamPool {
   void connect_failed(const Error& error, std::string_view words);
   void gone(UpstreamConnection& connection);
   void on_pending_tick();
+  void ask_for_idle();
 
   Flusher& flusher_;
   Metrics& metrics_;

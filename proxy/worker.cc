@@ -52,6 +52,12 @@ void ServiceRuntime::close_idle() {
     if (pool != nullptr) pool->close_idle();
 }
 
+void ServiceRuntime::yield_idle() {
+  std::size_t most = service.shared().pending.load(std::memory_order_relaxed);
+  for (const auto& pool : pools_)
+    if (pool != nullptr && most != 0) most -= pool->yield_idle(most);
+}
+
 void ServiceRuntime::close_all() {
   for (const auto& pool : pools_)
     if (pool != nullptr) pool->close_all();

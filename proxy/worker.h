@@ -51,6 +51,7 @@ class ServiceRuntime {
   Service service;
   UpstreamPool& pool(Endpoint& endpoint, Speaks speaks);
   void close_idle();
+  void yield_idle();  // as many as wait for a place under limits.connections
   void close_all();
   // Connections of this worker to the endpoint, for /services.
   std::size_t connections(const Endpoint& endpoint) const;

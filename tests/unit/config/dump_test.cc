@@ -161,6 +161,13 @@ TEST(Dump, FilesUniteAndPathsAreAbsolute) {
   EXPECT_EQ(again.config->routes[2].respond->body, "hello");
 }
 
+TEST(Dump, ASocketThatOnlyFitsAsWrittenStaysRelative) {
+  const Folder folder;
+  const std::string name(95, 's');
+  EXPECT_NE(expanded("outrider: v1\nlisten: unix:" + name + "\n").find("\"unix:" + name),
+            std::string::npos);
+}
+
 TEST(Dump, BrokenConfigurationsHaveNone) {
   EXPECT_EQ(load_text("test.yaml", "outrider: v1\n", {.expand = true}).expanded, "");
   EXPECT_EQ(load_text("test.yaml", "outrider: v1\nlisten: 8080\n").expanded, "");

@@ -396,6 +396,15 @@ TEST(Load, RelativePathsAreRelativeToTheFileThatSaysThem) {
   EXPECT_EQ(loaded.config->admin.address.path, "conf/admin.sock");
 }
 
+TEST(Load, ARelativeSocketMayNotGrowTooLong) {
+  const Folder folder;
+  const std::string deep(60, 'd');
+  folder.write(deep + "/a.yaml", "outrider: v1\nlisten: unix:" + std::string(60, 's') + "\n");
+  const Loaded loaded = load({deep + "/a.yaml"});
+  ASSERT_EQ(loaded.diagnostics.size(), 1U);
+  EXPECT_EQ(loaded.diagnostics[0].code, "out-of-range");
+}
+
 TEST(Load, ALastEmptyDocumentIsNone) {
   const auto config = good("---\noutrider: v1\nlisten: 8080\nroutes: [{ respond: 200 }]\n---\n");
   EXPECT_EQ(config->routes.size(), 1U);
