@@ -197,6 +197,7 @@ TEST_F(SlowClients, ThatDoNotReadAreCut) {
     EXPECT_EQ(line.at("reason"), "client_timeout");
     EXPECT_EQ(line.at("status"), "200");
     EXPECT_GE(Clock::now() - began, 280ms);
+    EXPECT_EQ(stream->read_head().status, 200);
     EXPECT_THROW(stream->read_body(), HarnessError);
     if (protocol == Protocol::kHttp2) {
       EXPECT_EQ(client.get("/ok").status, 200);
@@ -217,7 +218,6 @@ TEST_F(SlowClients, AreClosedWhenIdle) {
   h2.send(h2_headers(1, h2_request_fields("GET", "/ok")));
   h2.read_until(NGHTTP2_HEADERS, 1);
   began = Clock::now();
-  EXPECT_EQ(h2.read_until(NGHTTP2_GOAWAY).code(), static_cast<std::uint32_t>(NGHTTP2_NO_ERROR));
   EXPECT_EQ(h2.read_goaway_and_end(), static_cast<std::uint32_t>(NGHTTP2_NO_ERROR));
   EXPECT_GE(Clock::now() - began, 280ms);
 }
