@@ -20,6 +20,8 @@ struct Error {
   Reason reason = Reason::kInternal;
   Origin origin = Origin::kProxy;
   bool repeatable = false;
+  bool gone = false;      // the connection ended, not this exchange alone
+  bool answered = false;  // bytes of an answer had come
 };
 
 template <class T>

@@ -255,6 +255,10 @@ void trust(Exchange& x) {
   if (x.request_id.empty()) x.request_id = make_request_id(x.arena);
 }
 
+void clean_trailers(Headers& trailers) {
+  trailers.remove_if([](const Header& header) { return unwanted(header, false); });
+}
+
 bool parse_ip(std::string_view text, std::array<std::uint8_t, 16>& ip) {
   std::string_view port;
   if (text.starts_with('[')) {

@@ -16,6 +16,9 @@ namespace outrider {
 // headers. Once per exchange, as soon as its head is there, also for heads that are refused.
 void trust(Exchange& x);
 
+// Trailers may not say what only a head may, whoever sends them.
+void clean_trailers(Headers& trailers);
+
 // `10.0.0.7`, `10.0.0.7:80`, `::1`, `[::1]:80` as an IPv6 address, IPv4 mapped. False: none of
 // these.
 bool parse_ip(std::string_view text, std::array<std::uint8_t, 16>& ip);

@@ -115,13 +115,15 @@ std::string_view problem_json(const Exchange& x, std::string_view words, Arena& 
                       R"(","request_id":")", json_text(x.request_id, arena), "\"}\n");
 }
 
-void grpc_head(Exchange& x, std::string_view words) {
-  x.status = x.response.status = 200;
-  Headers& headers = x.response.headers;
-  headers.add(HeaderId::kContentType, "application/grpc");
+std::string_view words_of(const Exchange& x) {
+  return x.talkative && !x.detail.empty() ? x.detail : info(x.reason).sentence;
+}
+
+void add_grpc_status(const Exchange& x, Headers& headers) {
+  Arena& arena = headers.arena();
   headers.add(HeaderId::kGrpcStatus,
-              decimal(static_cast<std::uint64_t>(info(x.reason).grpc_status), x.arena));
-  headers.add(HeaderId::kGrpcMessage, grpc_message(words, x.arena));
+              decimal(static_cast<std::uint64_t>(info(x.reason).grpc_status), arena));
+  headers.add(HeaderId::kGrpcMessage, grpc_message(words_of(x), arena));
 }
 
 }  // namespace
@@ -139,11 +141,13 @@ std::string_view local_reply(Exchange& x) {
   x.response.content_length.reset();
   Headers& headers = x.response.headers;
   headers.clear();
-  const std::string_view words = x.talkative && !x.detail.empty() ? x.detail : why.sentence;
+  const std::string_view words = words_of(x);
   if (answer.retry_after_s != 0)
     headers.add(HeaderId::kRetryAfter, decimal(answer.retry_after_s, x.arena));
   if (x.is_grpc) {
-    grpc_head(x, words);
+    x.status = x.response.status = 200;
+    headers.add(HeaderId::kContentType, "application/grpc");
+    add_grpc_status(x, headers);
     return {};
   }
   if (x.status == 405) headers.add(HeaderId::kAllow, kMethodsAllowed);  // RFC 9110 §15.5.6
@@ -156,6 +160,12 @@ std::string_view local_reply(Exchange& x) {
               json ? "application/problem+json" : "text/plain; charset=utf-8");
   x.response.content_length = body.size();
   return x.request.method == Method::kHead ? std::string_view() : body;
+}
+
+Headers& grpc_trailers(Exchange& x) {
+  auto* const trailers = x.arena.make<Headers>(x.arena);
+  add_grpc_status(x, *trailers);
+  return *trailers;
 }
 
 void note_failure(Exchange& x, Reason reason, std::string_view words) {

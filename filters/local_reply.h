@@ -11,6 +11,9 @@ namespace outrider {
 // body. `request_id` and words as config.md §9 says.
 std::string_view local_reply(Exchange& x);
 
+// What ends a gRPC response whose head is out: grpc-status and grpc-message of x.reason.
+Headers& grpc_trailers(Exchange& x);
+
 // The outcome after the head is out: the status stays, the reason says why it was cut. Without a
 // status yet the reason's is noted (499 for a client that went away). The first cause stands.
 void note_failure(Exchange& x, Reason reason, std::string_view words);

@@ -37,6 +37,9 @@ Settings settings_of(const config::Policy& policy) {
   return settings;
 }
 
+constexpr std::string_view kBudgetSpent = "the service's retry.budget is spent";
+constexpr std::string_view kTooMany = "limits.retries of the service are in flight";
+
 bool is_connect(Reason reason) {
   return reason == Reason::kConnectFailure || reason == Reason::kConnectTimeout ||
          reason == Reason::kTlsFailure;
@@ -61,8 +64,8 @@ class Retry final : public Filter {
       return Verdict::kContinue;
     if (x.attempts > settings_.attempts || !is_due(x, error) || !may_repeat(x, error))
       return Verdict::kContinue;
-    if (!budget_.take(moment_of(x), settings_.budget)) return refuse(x, error);
-    control.retry_after(backoff(x.attempts));
+    if (!budget_.take(moment_of(x), settings_.budget)) return refuse(x, error, kBudgetSpent);
+    if (!control.retry_after(backoff(x.attempts))) return refuse(x, error, kTooMany);
     return Verdict::kPause;
   }
   void on_done(Exchange& x) const override {
@@ -78,7 +81,8 @@ class Retry final : public Filter {
                x.inbound_attempt <= 1;  // the hop before us tries again already
       case Reason::kUpstreamReset:
       case Reason::kStaleConnection:
-        return when.has(RetryOn::kReset) || (error.repeatable && when.has(RetryOn::kRefusedStream));
+        return (when.has(RetryOn::kReset) && !error.answered) ||
+               (error.repeatable && when.has(RetryOn::kRefusedStream));
       case Reason::kTimeoutPerTry: return when.has(RetryOn::kPerTryTimeout);
       default: return is_connect(error.reason) && when.has(RetryOn::kConnectFailure);
     }
@@ -96,15 +100,14 @@ class Retry final : public Filter {
            x.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
   }
   // The last attempt's answer stands: its head if there is one, else the status of its failure.
-  static Verdict refuse(Exchange& x, const Error& error) {
+  static Verdict refuse(Exchange& x, const Error& error, std::string_view why) {
     if (error.reason == Reason::kOk) {
       x.reason = Reason::kRetryBudget;
-      x.detail = "the service's retry.budget is spent";
+      x.detail = why;
       return Verdict::kContinue;
     }
     x.reply(Reason::kRetryBudget,
-            x.arena.concat("the last attempt ended with ", info(error.reason).word,
-                           ", and the service's retry.budget is spent"),
+            x.arena.concat("the last attempt ended with ", info(error.reason).word, ", and ", why),
             info(error.reason).status);
     return Verdict::kReply;
   }

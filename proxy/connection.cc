@@ -1,6 +1,7 @@
 #include "proxy/connection.h"
 
 #include <linux/sockios.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -33,7 +34,7 @@ struct Connection::Pending {
 
 namespace {
 constexpr int kVectors = 32;
-constexpr std::size_t kSmallRead = 16 * 1024;
+constexpr std::uint32_t kFirstRead = 16 * 1024;
 
 // libuv takes a hang-up behind a short read for an end in order, also when it was a reset. EPIPE is
 // a reset behind the peer's FIN: all that it had to say has come.
@@ -66,8 +67,18 @@ bool Flusher::flush() {
   return true;
 }
 
+struct Connection::Closing {
+  explicit Closing(Connection& connection)
+      : timer(connection.flusher_.loop, call_member<&Connection::on_close_timer, Connection>,
+              &connection),
+        until_ms(connection.now_ms() + static_cast<std::uint64_t>(limits::kStall.count())) {}
+  Timer timer;
+  std::uint64_t until_ms;  // for the peer to take what was written
+  std::size_t to_drop = limits::kLingerBytes;
+};
+
 Connection::Connection(Flusher& flusher, Events& events)
-    : Wire(flusher.slabs), flusher_(flusher), events_(events) {}
+    : Wire(flusher.slabs), flusher_(flusher), events_(events), read_size_(kFirstRead) {}
 
 Connection::~Connection() { close_socket(); }
 
@@ -92,6 +103,11 @@ int Connection::fd() const {
 std::size_t Connection::unacknowledged() const {
   int bytes = 0;
   return ioctl(fd(), SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
+}
+
+bool Connection::peer_is_gone() const {
+  pollfd look{.fd = fd(), .events = 0, .revents = 0};
+  return ::poll(&look, 1, 0) == 1 && (look.revents & (POLLERR | POLLHUP)) != 0;
 }
 
 bool Connection::accept(uv_stream_t* server, bool unix_socket) {
@@ -142,7 +158,7 @@ void Connection::start_reading() {
 void Connection::hold_reading(bool held) {
   if (held_ == held) return;
   held_ = held;
-  if (held) small_reads_ = true;
+  if (held) read_size_ = kFirstRead;
   if (!started_ || state_ != State::kOpen) return;
   if (held) {
     reading_ = false;
@@ -155,9 +171,7 @@ void Connection::hold_reading(bool held) {
 
 void Connection::on_alloc(uv_handle_t* handle, std::size_t, uv_buf_t* buffer) {
   auto* self = static_cast<Connection*>(handle->data);
-  *buffer =
-      uv_buf_init(self->flusher_.read_buffer.get(),
-                  static_cast<unsigned>(self->small_reads_ ? kSmallRead : limits::kReadBuffer));
+  *buffer = uv_buf_init(self->flusher_.read_buffer.get(), self->read_size_);
 }
 
 void Connection::on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buffer) {
@@ -165,16 +179,18 @@ void Connection::on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buff
   if (self == nullptr || size == 0) return;
   if (self->state_ != State::kOpen) {
     // Lingering: what comes is dropped, within bounds.
-    if (size < 0 || self->linger_left_ <= static_cast<std::size_t>(size))
+    if (size < 0 || self->closing_->to_drop <= static_cast<std::size_t>(size))
       self->finish_close();
     else
-      self->linger_left_ -= static_cast<std::size_t>(size);
+      self->closing_->to_drop -= static_cast<std::size_t>(size);
     return;
   }
   if (size > 0) {
-    // A source that could be read without a pause earns large reads again.
-    if (self->small_reads_ && static_cast<std::size_t>(size) < kSmallRead)
-      self->small_reads_ = false;
+    // A full read that nobody had to hold earns larger ones; one that went nowhere costs no more
+    // than a small one.
+    if (static_cast<std::uint32_t>(size) == self->read_size_ &&
+        self->read_size_ < limits::kReadBuffer)
+      self->read_size_ *= 4;
     self->events_.on_bytes({buffer->base, static_cast<std::size_t>(size)});
     return;
   }
@@ -319,9 +335,8 @@ void Connection::close(Close how) {
   if (state_ != State::kOpen) return;
   state_ = State::kFlushing;
   linger_ = how == Close::kLinger;
-  linger_timer_ = std::make_unique<Timer>(flusher_.loop,
-                                          call_member<&Connection::finish_close, Connection>, this);
-  linger_timer_->start(limits::kStall);  // for the bytes to leave
+  closing_ = std::make_unique<Closing>(*this);
+  closing_->timer.start(limits::kStall);  // for the bytes to leave
   if (reading_) {
     reading_ = false;
     uv_read_stop(stream());
@@ -336,15 +351,26 @@ void Connection::linger() {
   }
   state_ = State::kLingering;
   if (!shutdown_done_) ::shutdown(fd(), SHUT_WR);
-  linger_left_ = limits::kLingerBytes;
-  linger_timer_->start(limits::kLinger);
+  closing_->timer.start(limits::kLinger);
   if (uv_read_start(stream(), on_alloc, on_read) != 0) finish_close();
+}
+
+// A peer that is still taking what was written gets the time for it: a socket closed before would
+// answer its next byte with a reset, and lose the rest. One that does not take it is reset.
+void Connection::on_close_timer() {
+  const bool late = now_ms() >= closing_->until_ms;
+  if (state_ == State::kLingering && unacknowledged() == 0) return finish_close();
+  if (state_ == State::kLingering && !late) {
+    closing_->timer.start(limits::kLinger);
+    return;
+  }
+  close(Close::kReset);
 }
 
 void Connection::finish_close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
-  if (linger_timer_) linger_timer_->stop();
+  if (closing_) closing_->timer.stop();
   dirty_.unlink();
   close_socket();
   events_.on_closed();

@@ -59,6 +59,8 @@ class Connection final : public Wire {
   int fd() const;
   std::size_t unacknowledged() const;  // bytes the kernel has taken and the peer's has not
 
+  bool peer_is_gone() const;  // looked for while nothing is read
+
   void wake() override {
     if (!dirty_.linked()) dirty_.insert_before(flusher_.dirty);
   }
@@ -89,6 +91,7 @@ class Connection final : public Wire {
   void finish_close();
   void close_socket();
   void linger();
+  void on_close_timer();
 
   Flusher& flusher_;
   Events& events_;
@@ -96,8 +99,9 @@ class Connection final : public Wire {
   Hook<Connection> dirty_{*this};
   Pending* pending_ = nullptr;
   std::size_t in_flight_ = 0;  // bytes at the front of `out` that a queued write owns
-  std::unique_ptr<Timer> linger_timer_;
-  std::size_t linger_left_ = 0;
+  struct Closing;              // the timer and bounds of the time between close() and the end
+  std::unique_ptr<Closing> closing_;
+  std::uint32_t read_size_;  // grows while what was read went through, see on_read()
   State state_ = State::kOpen;
   bool linger_ = false;
   bool reading_ = false;
@@ -107,7 +111,6 @@ class Connection final : public Wire {
   bool write_broken_ = false;  // what is still to be read ends it
   bool shutdown_wanted_ = false;
   bool shutdown_done_ = false;
-  bool small_reads_ = false;  // the bytes went nowhere fast: read less at a time
 };
 
 }  // namespace outrider

@@ -15,7 +15,8 @@ namespace outrider {
 namespace {
 constexpr std::size_t kPrefaceBytes = 24;
 constexpr Millis kParkAfter{250};
-constexpr Millis kPrefaceTime{900};  // from the first byte of what may be a preface to its last
+constexpr std::size_t kPrefaceBegun = 3;  // "PRI": no method of HTTP/1 in use
+constexpr Millis kPrefaceTime{900};       // from there to its last byte
 }  // namespace
 
 Downstream::Downstream(Listener& listener)
@@ -118,10 +119,10 @@ void Downstream::on_bytes(std::string_view bytes) {
     const std::size_t kept = first_bytes_ == nullptr ? 0 : first_bytes_->size();
     choose_codec(bytes);
     if (codec_ == nullptr) {
-      if (kept == 0) timer_.start(kPrefaceTime);
+      if (kept < kPrefaceBegun && first_bytes_->size() >= kPrefaceBegun) timer_.start(kPrefaceTime);
       return;
     }
-    watch_ = Watch::kNone;
+    if (kept >= kPrefaceBegun) watch_ = Watch::kNone;
     const auto before = std::move(first_bytes_);
     if (kept != 0) codec_->feed(std::string_view(*before).substr(0, kept));
     if (wire_.closing()) return;
@@ -143,7 +144,9 @@ void Downstream::on_broken() {
 }
 
 void Downstream::before_flush() {
-  if (codec_ != nullptr) codec_->pump();
+  if (codec_ == nullptr) return;
+  codec_->pump();
+  watch();  // requests that had waited may have begun
 }
 
 void Downstream::on_flushed() {
@@ -216,11 +219,26 @@ void Downstream::on_timer() {
     park();
     return;
   }
-  if (watch_ == Watch::kHeader && codec_ != nullptr && codec_->in_head())
+  if (codec_ == nullptr && first_bytes_ != nullptr) {
+    if (first_bytes_->size() >= kPrefaceBegun) {
+      on_abuse(Reason::kBadRequest, "a part of HTTP/2's preface");
+    } else {
+      parked_ = true;  // part of a request after all
+      on_bytes({});
+    }
+  }
+  if (codec_ == nullptr)
+    wire_.close(Wire::Close::kFlush);
+  else if (watch_ == Watch::kHeader && codec_->in_head())
     codec_->expire_head();
-  else if (codec_ != nullptr && watch_ == Watch::kIdle)
-    codec_->drain(true);
-  if (!wire_.closing() && !streams.linked()) wire_.close(Wire::Close::kFlush);
+  else
+    codec_->drain(true);  // HTTP/1 closes, HTTP/2 behind its GOAWAY
+}
+
+bool Downstream::check_peer() {
+  if (!wire_.peer_is_gone()) return true;
+  on_broken();
+  return false;
 }
 
 void Downstream::drain(bool final) {
@@ -236,6 +254,10 @@ void Downstream::cut(Reason reason) {
     auto& stream = static_cast<Stream&>(*node);
     node = node->next;
     stream.cut(reason, outrider::info(reason).sentence);
+  }
+  if (codec_ != nullptr && !wire_.closing()) {
+    codec_->drain(true);
+    codec_->pump();  // what was said of it leaves before the end
   }
   if (!wire_.closing()) wire_.close(Wire::Close::kFlush);
 }

@@ -21,6 +21,8 @@ class Downstream final : public ListNode, private Connection::Events, private Se
   void cut(Reason reason);  // ends every stream and the connection
   void abort() { wire_.abort(); }
   std::size_t unacknowledged() const { return wire_.unacknowledged(); }
+  // For who does not read: false when the client is gone, and every stream has been told.
+  bool check_peer();
 
   Listener& listener() { return listener_; }
   Worker& worker() { return listener_.worker(); }

@@ -135,7 +135,7 @@ class NoWire final : public Wire {
 
 class NoControl final : public StreamControl {
   void resume() override {}
-  void retry_after(Millis) override {}
+  bool retry_after(Millis) override { return true; }
 };
 
 // Takes the head that the codec reads into the exchange, or its refusal.

@@ -63,17 +63,18 @@ class H1Client final : public Codec, private CodecStream {
 
   void prepare_upgrade(const RequestHead& head, h1::Framing& framing);
   void read_head(std::string_view& bytes);
-  void begin_response(RawHead raw);
-  void begin_body(ResponseHead& head, const h1::MessageInfo& info);
+  void begin_response(RawHead raw, std::string_view rest);
+  void begin_body(ResponseHead& head, const h1::MessageInfo& info, std::string_view rest);
   void interim(std::size_t head_bytes);
   void switch_protocols(ResponseHead& head, const h1::MessageInfo& info);
   void read_body(std::string_view& bytes);
-  void end_with_trailers(RawHead raw);
-  void response_is_whole();
+  void end_with_trailers(RawHead raw, std::string_view rest);
+  void response_is_whole(std::string_view rest);
   void unasked_bytes();
   void report();
   void fail();
   void protocol_error(std::string_view detail);
+  Error error_of(Reason reason) const;
   void end_stream(Reason reason, std::string_view detail);
   void close(Wire::Close how);
 
@@ -220,12 +221,12 @@ void H1Client::read_head(std::string_view& bytes) {
   Fault fault = nullptr;
   switch (collector_.take(bytes, h1::Section::kResponse, limits_, raw, fault)) {
     case HeadScanner::Found::kMore: return;
-    case HeadScanner::Found::kWhole: begin_response(raw); break;
+    case HeadScanner::Found::kWhole: begin_response(raw, bytes); break;
     case HeadScanner::Found::kFault: protocol_error(fault->detail); break;
   }
 }
 
-void H1Client::begin_response(RawHead raw) {
+void H1Client::begin_response(RawHead raw, std::string_view rest) {
   ResponseHead& head = sink_->head();
   raw.block = head.headers.arena().copy(raw.block);
   collector_.clear();
@@ -239,7 +240,7 @@ void H1Client::begin_response(RawHead raw) {
   else if (head.status < 200)
     interim(raw.block.size());
   else
-    begin_body(head, info);
+    begin_body(head, info, rest);
 }
 
 void H1Client::interim(std::size_t head_bytes) {
@@ -250,7 +251,7 @@ void H1Client::interim(std::size_t head_bytes) {
     sink_->on_interim();
 }
 
-void H1Client::begin_body(ResponseHead& head, const h1::MessageInfo& info) {
+void H1Client::begin_body(ResponseHead& head, const h1::MessageInfo& info, std::string_view rest) {
   if (info.close || (head.version == Version::kHttp10 && !info.keep_alive)) reusable_ = false;
   keep_alive_ms_ = info.keep_alive_seconds * 1000;
   if (head.status == 204) head.content_length.reset();
@@ -268,16 +269,18 @@ void H1Client::begin_body(ResponseHead& head, const h1::MessageInfo& info) {
     if (!out_.ended()) out_.end(wire_);
   }
   in_ = In::kBody;
-  if (body_.done()) response_is_whole();
-  sink_->on_head(body_.done());
+  const bool whole = body_.done();
+  if (whole) response_is_whole(rest);
+  sink_->on_head(whole);
 }
 
-void H1Client::response_is_whole() {
+// Before the sink hears of it: the stream may be released, and lent again, inside that call.
+void H1Client::response_is_whole(std::string_view rest) {
   collector_.clear();
   in_ = In::kWhole;
   // An upstream that answers before it has read the request may not read the rest, or read it as
-  // the next one.
-  if (!out_.ended() || !wire_.out.empty()) reusable_ = false;
+  // the next one. What stands behind the answer was asked for by nobody.
+  if (!out_.ended() || !wire_.out.empty() || !rest.empty()) reusable_ = false;
 }
 
 void H1Client::switch_protocols(ResponseHead& head, const h1::MessageInfo& info) {
@@ -313,15 +316,15 @@ void H1Client::read_body(std::string_view& bytes) {
     case BodyReader::Event::kMore: break;
     case BodyReader::Event::kData: sink_->on_body(data, false); break;
     case BodyReader::Event::kEnd:
-      response_is_whole();
+      response_is_whole(bytes);
       sink_->on_body(data, true);
       break;
-    case BodyReader::Event::kTrailers: end_with_trailers(raw); break;
+    case BodyReader::Event::kTrailers: end_with_trailers(raw, bytes); break;
     case BodyReader::Event::kFault: protocol_error(fault->detail); break;
   }
 }
 
-void H1Client::end_with_trailers(RawHead raw) {
+void H1Client::end_with_trailers(RawHead raw, std::string_view rest) {
   Arena& arena = sink_->head().headers.arena();
   raw.block = arena.copy(raw.block);
   auto* const trailers = arena.make<Headers>(arena);
@@ -329,7 +332,7 @@ void H1Client::end_with_trailers(RawHead raw) {
     protocol_error(fault->detail);
     return;
   }
-  response_is_whole();
+  response_is_whole(rest);
   if (trailers->empty())
     sink_->on_body({}, true);
   else
@@ -357,8 +360,7 @@ void H1Client::on_eof() {
 void H1Client::on_broken() {
   closed_ = true;
   if (ResponseSink* sink = std::exchange(sink_, nullptr))
-    sink->on_reset({Reason::kUpstreamReset, Origin::kUpstream, !wrote_},
-                   "the upstream reset the connection");
+    sink->on_reset(error_of(Reason::kUpstreamReset), "the upstream reset the connection");
 }
 
 void H1Client::pump() {
@@ -399,12 +401,21 @@ void H1Client::protocol_error(std::string_view detail) {
   end_stream(Reason::kUpstreamProtocolError, detail);
 }
 
+Error H1Client::error_of(Reason reason) const {
+  return {.reason = reason,
+          .origin = reason == Reason::kInternal ? Origin::kProxy : Origin::kUpstream,
+          .repeatable = reason == Reason::kUpstreamReset && !wrote_,
+          .gone = true,
+          .answered = in_ != In::kHead || collector_.has_part()};
+}
+
+// The connection goes first, so that its place under the service's limits is free when the request
+// looks for another.
 void H1Client::end_stream(Reason reason, std::string_view detail) {
-  closed_ = true;
-  const bool repeatable = reason == Reason::kUpstreamReset && !wrote_;
-  const Origin origin = reason == Reason::kInternal ? Origin::kProxy : Origin::kUpstream;
-  std::exchange(sink_, nullptr)->on_reset({reason, origin, repeatable}, detail);
+  const Error error = error_of(reason);
+  ResponseSink* const sink = std::exchange(sink_, nullptr);
   close(Wire::Close::kReset);
+  sink->on_reset(error, detail);
 }
 
 void H1Client::close(Wire::Close how) {

@@ -491,11 +491,8 @@ void FieldReader::framing_field(HeaderId id) {
 
 // Routing, framing and what looks like ours never comes behind a body.
 void FieldReader::trailer_field(HeaderId id) {
-  if ((header_flags(id) & (kNoTrailer | kHopByHop | kFraming)) != 0) return;
-  if (starts_with_ignoring_case(name_, "x-forwarded-") ||
-      starts_with_ignoring_case(name_, "x-outrider-"))
-    return;
-  headers_.add(id, name_, value_);
+  if ((header_flags(id) & (kNoTrailer | kHopByHop | kFraming)) == 0)
+    headers_.add(id, name_, value_);
 }
 
 void FieldReader::read_length() {

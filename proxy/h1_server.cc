@@ -427,8 +427,8 @@ void H1Server::switch_protocols(const ResponseHead& head) {
   h1::Framing framing;
   framing.upgrade = request.upgrade;
   WebsocketAccept accept;
-  if (request.upgrade == "websocket" &&
-      head.headers.find(HeaderId::kSecWebsocketAccept) == nullptr) {
+  // HTTP/2 has no such proof (RFC 8441 §5): what vouches for the upstream there is its status.
+  if (request.upgrade == "websocket" && head.version == Version::kHttp2) {
     accept = websocket_accept(request.headers.get(HeaderId::kSecWebsocketKey));
     framing.websocket_accept = {accept.data(), accept.size()};
   }
@@ -469,7 +469,13 @@ void H1Server::update_hold() {
 }
 
 void H1Server::reset(ResetCode) {
-  if (out_.ended() && !failed_) keep_ = false;
+  if (out_.ended() && !failed_) {
+    keep_ = false;
+    if (!wire_.out.empty()) {  // the client has not taken it
+      sink_ = nullptr;
+      return close(Wire::Close::kReset);
+    }
+  }
   release();
 }
 

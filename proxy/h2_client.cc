@@ -160,10 +160,13 @@ std::string_view H2Client::finish_head(bool last) {
   if (status == 101) return "status 101 in HTTP/2";
   if (status < 200) {
     if (last) return "an interim response that ends the stream";
-    if (++stream.interims_ > limits::kInterim) return "too many interim responses";
+    stream.received_ += block_.bytes;  // the body has not begun
+    if (++stream.interims_ > limits::kInterim || stream.received_ > limits::kHeaderBytes)
+      return "too many interim responses";
     return {};
   }
   stream.head_done_ = true;
+  stream.received_ = 0;
   if (stream.tunnel_ && status < 300) {
     head_->status = 101;
     stream.expected_ = H2Stream::kAnyLength;
@@ -188,12 +191,16 @@ void H2Client::on_block(bool last) {
 }
 
 Error H2Client::error_of(const H2Stream& stream, End end, std::uint32_t code) const {
-  Error error{.reason = Reason::kUpstreamReset, .origin = Origin::kUpstream};
+  Error error{.reason = Reason::kUpstreamReset,
+              .origin = Origin::kUpstream,
+              .gone = end == End::kLeftBehind || end == End::kGone,
+              .answered = stream.head_done_};
   switch (end) {
     case End::kMalformed: error.reason = Reason::kUpstreamProtocolError; break;
     case End::kPeerReset:
       error.repeatable = code == NGHTTP2_REFUSED_STREAM && !stream.head_done_;
       break;
+    case End::kLeftBehind: error.repeatable = !stream.head_done_; break;
     case End::kFailed: error.reason = Reason::kUpstreamProtocolError; [[fallthrough]];
     case End::kGone: error.repeatable = stream.id_ == 0 || stream.id_ > last_request_; break;
   }

@@ -187,7 +187,14 @@ bool H2Session::is_open(std::int32_t id) {
 }
 
 void H2Session::on_closed_stream(const Frame& frame) {
-  if (frame.stream <= highest_reset_ || frame.stream > goaway_last_) return spend_control();
+  if (frame.stream <= highest_reset_ || frame.stream > goaway_last_) {
+    // What was on its way when we reset the stream is no flood; small frames count as larger.
+    constexpr std::uint32_t kLeast = 64;
+    const std::uint32_t cost = std::max(frame.length, kLeast);
+    if (frame.type != NGHTTP2_DATA || cost > in_flight_) return spend_control();
+    in_flight_ -= cost;
+    return;
+  }
   if (frame.stream >= skipped_from_ && frame.stream <= skipped_to_)
     fail(NGHTTP2_PROTOCOL_ERROR, Reason::kBadRequest, "a stream identifier that was passed over");
   else

@@ -270,12 +270,13 @@ void H2Server::on_block(bool last) {
   stream.request_->on_bad(bad_);
 }
 
-Error H2Server::error_of(const H2Stream&, End end, std::uint32_t) const {
-  switch (end) {
-    case End::kMalformed: return {.reason = Reason::kBadRequest, .origin = Origin::kClient};
-    case End::kFailed: return {.reason = fail_reason_, .origin = Origin::kClient};
-    default: return {.reason = Reason::kClientClosed, .origin = Origin::kClient};
-  }
+// When the connection fails, its reason is that of the stream whose head broke the rule, if it was
+// one.
+Error H2Server::error_of(const H2Stream& stream, End end, std::uint32_t) const {
+  Reason reason = Reason::kClientClosed;
+  if (end == End::kMalformed) reason = Reason::kBadRequest;
+  if (end == End::kFailed && &stream == block_.stream) reason = fail_reason_;
+  return {.reason = reason, .origin = Origin::kClient};
 }
 
 void H2Server::submit_response(H2Stream& stream, const ResponseHead& head, bool interim,
@@ -283,8 +284,8 @@ void H2Server::submit_response(H2Stream& stream, const ResponseHead& head, bool 
   int status = head.status;
   if (status == 101 && stream.tunnel_)
     status = 200;
-  else if (status == 101 || (stream.tunnel_ && status >= 200 && status < 300))
-    status = 502;  // an answer from who did not switch must not look like a tunnel
+  else if (status == 101 || (stream.tunnel_ && status / 100 == 2))
+    status = 502;  // whatever else answers must not look like a tunnel
   const bool with_length = !interim && status != 204 && head.status != 101;
   begin_fields();
   add(":status", status_text(status));

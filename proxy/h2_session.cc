@@ -273,9 +273,11 @@ void H2Session::feed(std::string_view bytes) {
 
 void H2Session::on_eof() {
   if (dead_) return;
+  // Towards an upstream the connection goes first, so that its place under the service's limits is
+  // free when the requests look for another.
   dead_ = true;
+  wire_.close(server_ || stream_count_ == 0 ? Wire::Close::kFlush : Wire::Close::kReset);
   end_streams(End::kGone);
-  wire_.close(Wire::Close::kFlush);
 }
 
 void H2Session::on_broken() {
@@ -366,6 +368,7 @@ void H2Session::forget(H2Stream& stream) {
 
 void H2Session::reset_stream(std::int32_t id, std::uint32_t code) {
   nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, code);
+  in_flight_ = std::min(in_flight_ + limits::kH2Window, limits::kH2ConnectionWindow);
   mark();
 }
 
@@ -395,8 +398,13 @@ void H2Session::on_stream_closed(std::int32_t id, std::uint32_t code) {
   }
   // nghttp2 itself resets a stream for its flow control, and refuses one above the last of a
   // GOAWAY.
-  const bool by_peer = id == reset_by_peer_ || code == NGHTTP2_REFUSED_STREAM;
-  const Error error = error_of(*stream, by_peer ? End::kPeerReset : End::kMalformed, code);
+  const bool left_behind = code == NGHTTP2_REFUSED_STREAM && id != reset_by_peer_;
+  const bool by_peer = id == reset_by_peer_ || left_behind;
+  const Error error = error_of(*stream,
+                               left_behind ? End::kLeftBehind
+                               : by_peer   ? End::kPeerReset
+                                           : End::kMalformed,
+                               code);
   StreamSink& sink = *stream->sink_;
   recycle(*stream);
   if (server_ && !by_peer) spend_reset();
@@ -436,8 +444,8 @@ void H2Session::settle() {
   if (failed_) return finish();
   const bool wants_write = nghttp2_session_want_write(session_) != 0;
   if (stream_count_ == 0 && !wants_write && nghttp2_session_want_read(session_) == 0) {
-    dead_ = true;
-    return wire_.close(Wire::Close::kFlush);
+    dead_ = true;  // what still comes are answers to what was sent: no reset before that is read
+    return wire_.close(server_ ? Wire::Close::kLinger : Wire::Close::kFlush);
   }
   if (wants_write && wire_.out.size() < limits::kHighWater) mark();  // else on_flushed() goes on
   on_settled();

@@ -135,8 +135,8 @@ class H2Session : public Codec {
     std::int32_t stream = 0;
   };
   // How a stream came to its end before its time: the peer broke a rule, reset it, left, or the
-  // connection failed.
-  enum class End : std::uint8_t { kMalformed, kPeerReset, kGone, kFailed };
+  // connection failed; kLeftBehind: above the last stream of the peer's GOAWAY.
+  enum class End : std::uint8_t { kMalformed, kPeerReset, kLeftBehind, kGone, kFailed };
 
   static constexpr std::size_t kFrameHead = 9;
   static constexpr std::string_view kConnectionError = "a connection error of HTTP/2";
@@ -254,6 +254,7 @@ class H2Session : public Codec {
   std::int32_t skipped_to_ = 0;
   std::int32_t highest_reset_ = 0;  // up to here the peer may not know yet that we ended a stream
   std::int32_t reset_by_peer_ = 0;
+  std::uint32_t in_flight_ = 0;  // body bytes that may still come on streams we have reset
   char priority_[4] = {};
   bool skipping_ = false;  // the payload is not for nghttp2
   bool settings_seen_ = false;

@@ -92,6 +92,13 @@ std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::
   return snapshot;
 }
 
+// `application/grpc`, `application/grpc+proto`; not grpc-web, which is for HTTP/1.
+static bool is_grpc(std::string_view type) {
+  constexpr std::string_view kType = "application/grpc";
+  if (!equal_ignoring_case(type.substr(0, kType.size()), kType)) return false;
+  return type.size() == kType.size() || type[kType.size()] == '+' || type[kType.size()] == ';';
+}
+
 void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot& listener) {
   if (x.request.version == Version::kTcp) {
     x.client_ip = x.client.ip;
@@ -101,7 +108,7 @@ void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot
   }
   std::string_view why;
   const config::Listener& settings = *listener.config;
-  x.is_grpc = x.request.headers.get(HeaderId::kContentType).starts_with("application/grpc");
+  x.is_grpc = x.request.upgrade.empty() && is_grpc(x.request.headers.get(HeaderId::kContentType));
   trust(x);  // first: whatever is refused is logged, and explained, with what it says of the client
   note_request(x.request_id);
   if (!x.request.authority.empty() &&

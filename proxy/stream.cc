@@ -16,7 +16,7 @@ namespace outrider {
 namespace {
 
 constexpr Millis kWatchTick{1000};
-constexpr Millis kAnswerPatience{100};
+constexpr Millis kAnswerPatience{50};
 
 // `grpc-timeout: 250m` in milliseconds, at least 1; nothing when malformed.
 std::optional<Millis> parse_grpc_timeout(std::string_view text) {
@@ -152,23 +152,31 @@ bool Stream::draw_target() {
   }
   x_.target = chosen;
   const config::Policy& policy = *chosen->policy;
-  // Upgrades go only where the route says; otherwise the request is an ordinary one.
-  if (!x_.request.upgrade.empty()) {
-    bool allowed = !policy.upgrade && equal_ignoring_case(x_.request.upgrade, "websocket");
-    if (policy.upgrade)
-      for (const std::string& token : policy.upgrade->value)
-        allowed = allowed || equal_ignoring_case(x_.request.upgrade, token);
-    if (!allowed && x_.request.version == Version::kHttp2) {  // an extended CONNECT is nothing else
-      x_.reply(Reason::kNotSupported, "the route's upgrade list does not name the protocol");
-      return false;
-    }
-    if (!allowed) x_.request.upgrade = {};
-  }
+  if (!x_.request.upgrade.empty() && !take_upgrade(*chosen)) return false;
   body_limit_ = policy.body_max ? policy.body_max->value : x_.client.listener->limits.body;
   if (body_limit_ != 0 && x_.request.content_length && *x_.request.content_length > body_limit_) {
     x_.reply(Reason::kBodyTooLarge, "the body is larger than body.max");
     return false;
   }
+  return true;
+}
+
+// Upgrades go only where the route says; otherwise the request is an ordinary one, but for extended
+// CONNECT, which is nothing else.
+bool Stream::take_upgrade(const CompiledTarget& target) {
+  const std::string_view token = x_.request.upgrade;
+  const auto names = [&](std::string_view listed) { return equal_ignoring_case(token, listed); };
+  const auto& listed = target.policy->upgrade;
+  const bool allowed =
+      listed ? std::any_of(listed->value.begin(), listed->value.end(), names) : names("websocket");
+  if (allowed && target.target != nullptr) return true;
+  if (x_.request.version == Version::kHttp2) {
+    x_.reply(Reason::kNotSupported, allowed
+                                        ? "the route forwards nothing, so there is no tunnel"
+                                        : "the route's upgrade list does not name the protocol");
+    return false;
+  }
+  x_.request.upgrade = {};
   return true;
 }
 
@@ -292,7 +300,7 @@ void Stream::send_request() {
   const bool bodyless = request_ended_ && body_.empty() && trailers_ == nullptr;
   lease_.stream->send_request(x_.request, bodyless);
   x_.request.target = as_came;
-  if (awaits_upgrade()) start_head_timer();
+  if (awaits_upgrade() || awaits_continue_) start_head_timer();
   if (!bodyless && !awaits_upgrade()) send_kept_body();
 }
 
@@ -342,7 +350,8 @@ Stream::Next Stream::answer() {
   // A body on its way is let in first where it can come soon: it may show the request to be
   // malformed, and the connection stays usable.
   const bool may_wait = !request_ended_ && !request_broken_ && !x_.request.expects_continue &&
-                        !x_.is_grpc && !(x_.answer.set && closes_connection(x_.answer.reason));
+                        !x_.is_grpc && x_.request.upgrade.empty() &&
+                        !(x_.answer.set && closes_connection(x_.answer.reason));
   if (may_wait && !std::exchange(answer_waited_, true)) {
     head_timer_.start(kAnswerPatience);
     return Next::kWait;
@@ -378,6 +387,7 @@ Stream::Next Stream::done() {
   x_.ended_ns = worker_.loop().now_ns();
   if (x_.target != nullptr && x_.request.version != Version::kTcp) x_.target->chain.on_done(x_);
   if (counted_request_) give_back(runtime_->service.shared().requests);
+  if (counted_retry_) give_back(runtime_->service.shared().retries);
   const std::uint32_t service =
       x_.target != nullptr && x_.target->target != nullptr ? x_.target->service_label : 0;
   const std::uint32_t route = x_.route != nullptr ? x_.route->route_label : 0;
@@ -385,7 +395,13 @@ Stream::Next Stream::done() {
       {x_.client.listener_label, route, service, static_cast<std::uint16_t>(x_.status), x_.reason},
       (x_.ended_ns - x_.started_ns) / 1000);
   worker_.log(x_);
-  if (client_ != nullptr) std::exchange(client_, nullptr)->release();
+  if (client_ != nullptr) {
+    // The rest of a body that came too slowly is not waited for.
+    if (x_.reason == Reason::kClientTimeout)
+      std::exchange(client_, nullptr)->reset(ResetCode::kCancel);
+    else
+      std::exchange(client_, nullptr)->release();
+  }
   unlink();
   owner_.stream_ended();
   worker_.loop().defer(this, [](void* it) {
@@ -404,13 +420,22 @@ void Stream::on_head(bool last) {
   x_.started_wall_ms = worker_.wall_ms();
   if (!last) {
     body_began_ms_ = body_moved_ms_ = worker_.loop().now_ms();
+    awaits_continue_ = x_.request.expects_continue;
     watch_client();
   }
   advance();
 }
 
+// The client sends its body from now on.
+void Stream::begin_body() {
+  awaits_continue_ = false;
+  body_began_ms_ = body_moved_ms_ = worker_.loop().now_ms();
+  if (step_ == Step::kRelay && !awaits_upgrade()) head_timer_.stop();  // until it is sent
+}
+
 void Stream::on_body(std::string_view bytes, bool last) {
   touch();
+  if (awaits_continue_) begin_body();
   x_.bytes_in += bytes.size();
   body_moved_ms_ = last_moved_ms_;
   if (last) request_ended_ = x_.request_complete = true;
@@ -454,6 +479,7 @@ void Stream::keep_for_retry(std::string_view bytes) {
 
 void Stream::on_trailers(Headers& trailers) {
   touch();
+  clean_trailers(trailers);
   request_ended_ = x_.request_complete = true;
   if (logged_ || (response_ended_ && !x_.tunnel)) return;
   if (step_ == Step::kAnswer) {
@@ -496,7 +522,10 @@ void Stream::on_reset(const Error& error, std::string_view detail) {
   advance();
 }
 
-void Stream::on_writable() { hold_upstream(false); }
+void Stream::on_writable() {
+  touch();
+  hold_upstream(false);
+}
 
 void Stream::on_sent() {
   sent_ = true;
@@ -509,6 +538,7 @@ void Stream::hold_client(bool held) {
   const std::uint64_t now = worker_.loop().now_ms();
   if (held) {
     held_since_ms_ = now;
+    watch_client();
   } else {
     held_ms_ += now - held_since_ms_;
     body_moved_ms_ = now;
@@ -543,6 +573,8 @@ void Stream::start_head_timer() {
 
 void Stream::upstream_interim() {
   touch();
+  interim_sent_ = true;
+  if (awaits_continue_ && x_.response.status == 100) begin_body();
   if (client_ != nullptr && !x_.response_started && x_.request.version != Version::kHttp10)
     client_->send_interim(x_.response);
 }
@@ -554,10 +586,17 @@ void Stream::upstream_head(bool last) {
   upstream_ended_ = last;
   x_.status = x_.response.status;
   const CompiledTarget& target = *x_.target;
+  if (x_.request.version == Version::kHttp2 && awaits_upgrade() && x_.response.status / 100 == 2) {
+    // To the client that would look like a tunnel.
+    attempt_failed({Reason::kUpstreamProtocolError, Origin::kUpstream, false},
+                   "the upstream answered without a change of protocol");
+    advance();
+    return;
+  }
   if (x_.request.version != Version::kTcp) {
     // A failure that may be tried again is not yet the client's.
     const Error asks{Reason::kOk, Origin::kUpstream, false};
-    x_.replayable = body_kept_;
+    x_.replayable = body_kept_ && !interim_sent_;
     if (x_.response.status >= 400 &&
         target.chain.on_attempt_failed(x_, asks, *this) == Verdict::kPause) {
       note_attempt_end(Reason::kOk);
@@ -581,10 +620,9 @@ void Stream::upstream_head(bool last) {
     total_timer_.stop();
     try_timer_.stop();
   }
-  if (x_.tunnel) watch_timer_.stop();
   if (x_.tunnel && !x_.request.upgrade.empty()) {
-    // Both halves begin anew; what the client sent ahead goes first.
-    if (ended_with_head_) request_ended_ = false;
+    // Over HTTP/1 both halves begin anew; what the client sent ahead goes first.
+    if (ended_with_head_ && x_.request.version != Version::kHttp2) request_ended_ = false;
     upstream_sent_ = false;
   }
   if (!x_.tunnel) body_.clear();
@@ -618,15 +656,15 @@ void Stream::upstream_trailers(Headers& trailers) {
 
 void Stream::upstream_reset(const Error& error, std::string_view detail) {
   lease_.stream = nullptr;
-  const bool http2 = lease_.connection->http2();
   pool_->give_back(lease_);
   Error failure = error;
-  if (lease_.reused && !x_.response_started && x_.attempt->head_ns == 0 &&
-      error.reason == Reason::kUpstreamReset && !http2) {
+  if (is_stale(error)) {
     failure.reason = Reason::kStaleConnection;
-    if (may_repeat_stale(error)) {
+    const bool may_repeat = error.repeatable || is_idempotent(x_.request.method) ||
+                            x_.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
+    if (may_repeat && body_kept_ && client_ != nullptr && !std::exchange(stale_retried_, true)) {
       note_attempt_end(Reason::kStaleConnection);
-      stale_retried_ = fresh_ = true;
+      fresh_ = true;
       if (tried_count_ > 0) --tried_count_;
       step_ = Step::kAttempt;
       advance();
@@ -638,11 +676,9 @@ void Stream::upstream_reset(const Error& error, std::string_view detail) {
 }
 
 // A pooled connection that its peer had closed costs nobody a request: once, on a fresh connection.
-bool Stream::may_repeat_stale(const Error& error) const {
-  if (stale_retried_ || !body_kept_ || client_ == nullptr || x_.request.version == Version::kTcp)
-    return false;
-  return error.repeatable || is_idempotent(x_.request.method) ||
-         x_.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
+bool Stream::is_stale(const Error& error) const {
+  return lease_.reused && error.gone && !error.answered && !interim_sent_ &&
+         error.reason == Reason::kUpstreamReset && x_.request.version != Version::kTcp;
 }
 
 // Ends what the attempt holds: its place in the queue, or its stream.
@@ -668,14 +704,13 @@ void Stream::attempt_failed(const Error& error, std::string_view words) {
   head_timer_.stop();
   drop_upstream(ResetCode::kCancel);
   note_attempt_end(error.reason);
-  x_.replayable = body_kept_;
+  x_.replayable = body_kept_ && !interim_sent_;
   fresh_ = false;
   if (!x_.response_started && client_ != nullptr) {
     if (x_.request.version != Version::kTcp) {
       if (x_.target->chain.on_attempt_failed(x_, error, *this) == Verdict::kPause) return;
     } else if (error.repeatable && x_.attempts <= x_.target->policy->retry_attempts->value) {
-      retry_after(Millis{0});
-      return;
+      if (retry_after(Millis{0})) return;
     }
   }
   fail(error, words);
@@ -693,6 +728,14 @@ void Stream::fail(const Error& error, std::string_view words) {
     return;
   }
   note_failure(x_, error.reason, words);
+  if (client_ != nullptr && x_.is_grpc && x_.request.version == Version::kHttp2 &&
+      !response_ended_) {
+    for (Timer* timer : {&total_timer_, &try_timer_, &head_timer_}) timer->stop();
+    response_ended_ = true;
+    client_->send_trailers(grpc_trailers(x_));
+    step_ = Step::kRelay;
+    return;
+  }
   if (client_ != nullptr) std::exchange(client_, nullptr)->reset(ResetCode::kInternal);
   step_ = Step::kDone;
 }
@@ -706,11 +749,18 @@ void Stream::cut(Reason reason, std::string_view words) {
 
 void Stream::resume() { advance(); }
 
-void Stream::retry_after(Millis delay) {
+bool Stream::retry_after(Millis delay) {
+  Service& service = runtime_->service;
+  if (!counted_retry_ && !take(service.shared().retries, service.config().limits.retries.value)) {
+    worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kRetries);
+    return false;
+  }
+  counted_retry_ = true;
   worker_.metrics_ref().retry(x_.target->service_label,
                               x_.attempt != nullptr ? x_.attempt->result : Reason::kOk);
   step_ = Step::kBackoff;
   head_timer_.start(delay);
+  return true;
 }
 
 // ---- timers
@@ -772,14 +822,18 @@ void Stream::on_idle_timeout() {
     idle_timer_.start(limit.value - still);
     return;
   }
+  if (!x_.tunnel && (upstream_held_ || response_ended_)) {
+    idle_timer_.start(limit.value);  // it is the client that is slow: its stall time decides
+    return;
+  }
   fail({Reason::kTimeoutIdle, Origin::kProxy, false}, knob("timeout.idle", limit));
   advance();
 }
 
-// The client's own pace: its body's gaps and rate, and whether it takes what we send. Looked at
-// once a second while either matters.
+// The client's own pace: its body's gaps and rate, whether it takes what we send, and whether it is
+// there at all while we do not read. Looked at once a second while any of it matters.
 void Stream::watch_client() {
-  if (watch_timer_.armed() || x_.tunnel || logged_) return;
+  if (watch_timer_.armed() || logged_) return;
   taken_ms_ = worker_.loop().now_ms();
   taken_queued_ = client_ != nullptr ? client_->queued() : 0;
   taken_in_kernel_ = 0;
@@ -788,15 +842,21 @@ void Stream::watch_client() {
 
 void Stream::on_watch() {
   if (client_ == nullptr || logged_) return;
+  if (client_held_ && !owner_.check_peer()) return;
+  if (x_.tunnel) {  // the rest is for timeout.idle
+    if (client_held_) watch_timer_.start(kWatchTick);
+    return;
+  }
   const std::uint64_t now = worker_.loop().now_ms();
   const config::ListenerTimeouts& timeouts = x_.client.listener->timeouts;
   auto longer = [](std::uint64_t ms, Millis limit) {
     return limit.count() != 0 && ms >= static_cast<std::uint64_t>(limit.count());
   };
 
-  const bool uploading = !request_ended_ && !client_held_ && !request_broken_ && !x_.is_grpc &&
-                         !x_.response_started && !awaits_upgrade();
-  if (uploading) {
+  // A gRPC call may be silent for as long as it likes, and so may whoever is being answered.
+  const bool calling = x_.is_grpc && x_.request.version == Version::kHttp2;
+  const bool may_upload = !request_ended_ && !calling && !x_.response_started && !awaits_upgrade();
+  if (may_upload && !client_held_ && !request_broken_ && !awaits_continue_) {
     const std::uint64_t running = now - body_began_ms_ - held_ms_;
     const config::UploadRate& rate = timeouts.upload_rate;
     const bool slow = rate.bytes_per_second != 0 && longer(running, rate.after) &&
@@ -824,9 +884,7 @@ void Stream::on_watch() {
     advance();
     return;
   }
-  const bool may_upload =
-      !request_ended_ && !x_.is_grpc && !x_.response_started && !awaits_upgrade();
-  if (queued != 0 || may_upload || response_ended_) watch_timer_.start(kWatchTick);
+  if (queued != 0 || may_upload || response_ended_ || client_held_) watch_timer_.start(kWatchTick);
 }
 
 }  // namespace outrider

@@ -90,20 +90,22 @@ class Stream final : public ListNode,
 
   // StreamControl, for filters.
   void resume() override;
-  void retry_after(Millis delay) override;
+  bool retry_after(Millis delay) override;
 
   bool draw_target();
   void send_request();
   void send_kept_body();
+  bool take_upgrade(const CompiledTarget& target);
   bool awaits_upgrade() const { return !x_.request.upgrade.empty() && !x_.response_started; }
   void forward_body(std::string_view bytes, bool last);
   void keep_for_retry(std::string_view bytes);
   void drop_upstream(ResetCode code);
   void attempt_failed(const Error& error, std::string_view words);
   void fail(const Error& error, std::string_view words);
-  bool may_repeat_stale(const Error& error) const;
+  bool is_stale(const Error& error) const;
   void hold_client(bool held);
   void hold_upstream(bool held);
+  void begin_body();
   void start_timers();
   void start_head_timer();
   void note_attempt_end(Reason reason);
@@ -149,6 +151,7 @@ class Stream final : public ListNode,
   std::uint8_t response_position_ = 0;
   Step step_ = Step::kRequest;
   bool counted_request_ = false;   // in ServiceShared::requests
+  bool counted_retry_ = false;     // in ServiceShared::retries
   bool clients_deadline_ = false;  // the total is the client's grpc-timeout
   bool body_kept_ = true;          // body_ holds all of the request body so far
   bool request_ended_ = false;     // client's last byte or trailers came
@@ -163,7 +166,9 @@ class Stream final : public ListNode,
   bool sent_ = false;            // the client's half is with the kernel
   bool response_ended_ = false;  // all of it was handed to the client's codec
   bool logged_ = false;
-  bool answer_waited_ = false;  // for the rest of the request
+  bool answer_waited_ = false;    // for the rest of the request
+  bool awaits_continue_ = false;  // the client sends its body when it has seen 100
+  bool interim_sent_ = false;     // a 1xx went out: no other attempt may follow
 };
 
 }  // namespace outrider

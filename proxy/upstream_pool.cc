@@ -13,7 +13,8 @@ constexpr std::size_t kStreamsExpected =
 // ---- one connection
 
 UpstreamConnection::UpstreamConnection(UpstreamPool& pool)
-    : pool_(pool),
+    : number(++pool.opened_),
+      pool_(pool),
       wire_(pool.flusher_, *this),
       timer_(pool.flusher_.loop,
              call_member<&UpstreamConnection::on_connect_timeout, UpstreamConnection>, this) {
@@ -22,7 +23,6 @@ UpstreamConnection::UpstreamConnection(UpstreamPool& pool)
 
 UpstreamConnection::~UpstreamConnection() {
   pool_.metrics_.upstream_connection(pool_.service_.label(), state_, -1);
-  give_back(pool_.service_.shared().connections);
 }
 
 void UpstreamConnection::count(ConnectionState state) {
@@ -63,6 +63,10 @@ void UpstreamConnection::on_connected(int status) {
 }
 
 void UpstreamConnection::settle() {
+  if (!codec_->reusable()) {  // HTTP/2: GOAWAY came with the SETTINGS
+    fail_connecting(Reason::kUpstreamReset, "the upstream turned the connection away (GOAWAY)");
+    return;
+  }
   settled_ = true;
   timer_.stop();
   --pool_.connecting_count_;
@@ -73,6 +77,7 @@ void UpstreamConnection::settle() {
 // Nobody has a lease of it yet, so nothing was sent that could have been processed.
 void UpstreamConnection::fail_connecting(Reason reason, std::string_view words) {
   timer_.stop();
+  told_ = true;
   wire_.close(Wire::Close::kReset);
   pool_.connect_failed({reason, Origin::kUpstream, true}, words);
 }
@@ -125,17 +130,20 @@ void UpstreamConnection::set_barren(bool barren) {
 
 void UpstreamConnection::close(Wire::Close how) {
   timer_.stop();
-  if (codec_ != nullptr && http2() && how == Wire::Close::kFlush) codec_->drain(true);
-  wire_.close(how);
+  told_ = true;
+  if (how == Wire::Close::kFlush && settled_ && http2()) {  // closes by itself behind its GOAWAY
+    codec_->drain(true);
+    unlink();
+    insert_before(pool_.busy_);
+  } else {
+    wire_.close(how);
+  }
 }
 
 void UpstreamConnection::on_bytes(std::string_view bytes) {
   codec_->feed(bytes);
   if (!settled_) {
-    if (wire_.closing())
-      fail_connecting(Reason::kUpstreamProtocolError, "no SETTINGS where they must come first");
-    else if (codec_->settled())
-      settle();
+    if (codec_->settled() && !wire_.closing()) settle();
     return;
   }
   if (leases == 0) place();
@@ -153,19 +161,21 @@ void UpstreamConnection::on_broken() {
     fail_connecting(Reason::kUpstreamReset, "the connection broke before its SETTINGS");
     return;
   }
-  codec_->on_broken();
   wire_.close(Wire::Close::kReset);
 }
 void UpstreamConnection::before_flush() {
-  if (codec_ != nullptr) codec_->pump();
+  if (codec_ == nullptr) return;
+  codec_->pump();
+  if (!settled_ && wire_.closing() && !told_)
+    fail_connecting(Reason::kUpstreamProtocolError, "no SETTINGS where they must come first");
 }
 void UpstreamConnection::on_flushed() {
   if (codec_ != nullptr) codec_->on_flushed();
 }
 void UpstreamConnection::on_closed() {
   timer_.stop();
-  if (codec_ != nullptr) codec_->on_broken();
   pool_.gone(*this);
+  if (codec_ != nullptr) codec_->on_broken();
 }
 void UpstreamConnection::on_capacity() {
   place();
@@ -194,7 +204,7 @@ std::size_t UpstreamPool::expected_streams() const {
 bool UpstreamPool::try_lease(LeaseWaiter& waiter, Lease& lease) {
   for (ListNode* node = idle_.next; node != &idle_; node = node->next) {
     auto& connection = static_cast<UpstreamConnection&>(*node);
-    if (waiter.fresh_only && connection.served != 0 && !http2_) continue;
+    if (connection.number < waiter.oldest) continue;
     CodecStream* stream = connection.codec_->open(waiter.sink());
     if (stream == nullptr) continue;
     lease = {&connection, stream, connection.served != 0};
@@ -207,6 +217,7 @@ bool UpstreamPool::try_lease(LeaseWaiter& waiter, Lease& lease) {
 }
 
 UpstreamPool::Got UpstreamPool::acquire(LeaseWaiter& waiter, Lease& lease) {
+  waiter.oldest = waiter.fresh_only ? fresh_from_ : 0;
   if (waiter_count_ == 0 || waiter.fresh_only || http2_)
     if (try_lease(waiter, lease)) return Got::kLease;
   if (expected_streams() <= waiter_count_ && !open_connection()) {
@@ -368,6 +379,9 @@ void UpstreamPool::gone(UpstreamConnection& connection) {
   connection.set_barren(false);
   connection.unlink();
   --count_;
+  fresh_from_ = opened_ + 1;
+  outrider::give_back(service_.shared().connections);
+  if (waiter_count_ != 0) pending_tick_.start(Millis{0});
   flusher_.loop.defer(std::unique_ptr<UpstreamConnection>(&connection));
 }
 

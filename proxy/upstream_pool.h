@@ -34,7 +34,8 @@ class LeaseWaiter {
   virtual void on_lease_failed(const Error& error, std::string_view words) = 0;
 
   Hook<LeaseWaiter> place{*this};
-  bool fresh_only = false;           // takes no connection that has served before
+  bool fresh_only = false;           // takes no connection older than the last that was lost
+  std::uint64_t oldest = 0;          // number of the oldest connection it takes
   bool counted = false;              // in the service's `pending`
   std::uint64_t waits_until_ms = 0;  // when counted
 
@@ -53,6 +54,7 @@ class UpstreamConnection final : public ListNode, private Connection::Events, pr
   Codec& codec() { return *codec_; }
   std::uint32_t leases = 0;
   std::uint64_t served = 0;
+  const std::uint64_t number;  // in the pool, by age
 
  private:
   friend class UpstreamPool;
@@ -81,6 +83,7 @@ class UpstreamConnection final : public ListNode, private Connection::Events, pr
   bool settled_ =
       false;  // may be leased: connected, and with HTTP/2 the peer has said how much it takes
   bool barren_ = false;  // HTTP/2: unused, and the peer takes no stream at all
+  bool told_ = false;    // those who waited for it know that it failed
 };
 
 // Connections to one endpoint in one protocol.
@@ -136,7 +139,9 @@ class UpstreamPool {
   std::size_t connecting_count_ = 0;
   std::size_t barren_count_ = 0;
   std::size_t count_ = 0;
-  std::size_t pending_ = 0;  // waiters counted in the service's `pending`
+  std::uint64_t opened_ = 0;
+  std::uint64_t fresh_from_ = 0;  // number of the first connection opened after one was lost
+  std::size_t pending_ = 0;       // waiters counted in the service's `pending`
   Timer pending_tick_;
 };
 

@@ -514,6 +514,7 @@ TEST(H1Server, AnUpgradeBecomesATunnelWithHalfClose) {
   EXPECT_EQ(owner.body, "");
   ResponseHead head(owner.arena);
   head.status = 101;
+  head.version = Version::kHttp2;  // which has no Sec-WebSocket-Accept: it is made here
   owner.stream.send_response(head, false);
   EXPECT_EQ(owner.body, "");  // not inside the owner's own call
   exchanges.wire.turn(*exchanges.codec);
@@ -533,6 +534,19 @@ TEST(H1Server, AnUpgradeBecomesATunnelWithHalfClose) {
   exchanges.wire.turn(*exchanges.codec);
   EXPECT_TRUE(owner.over);
   EXPECT_EQ(exchanges.wire.closed, Wire::Close::kFlush);
+}
+
+TEST(H1Server, AProofThatTheUpstreamDidNotGiveIsNotMadeUp) {
+  Exchanges exchanges;
+  exchanges.clients.on_whole = [](RequestOwner&) {};
+  exchanges.feed(kUpgrade);
+  ResponseHead head(exchanges.last().arena);
+  head.status = 101;
+  exchanges.last().stream.send_response(head, false);
+  exchanges.wire.turn(*exchanges.codec);
+  EXPECT_EQ(
+      exchanges.wire.take_sent(),
+      "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
 }
 
 TEST(H1Server, OurHalfOfATunnelEndsAlone) {
@@ -794,6 +808,7 @@ TEST(H1Client, AWebsocketWithoutAKeyGetsOne) {
     server.clients.on_whole = [](RequestOwner& request_owner) {
       ResponseHead answer(request_owner.arena);
       answer.status = 101;
+      answer.version = Version::kHttp2;
       request_owner.stream.send_response(answer, false);
     };
     server.feed(request);

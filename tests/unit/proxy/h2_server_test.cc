@@ -745,7 +745,7 @@ TEST(H2Server, BrokenConnectionsEndEveryStreamOnce) {
     if (how == 1) server.codec->on_eof();
     if (how == 2) server.exchange(frame(NGHTTP2_DATA, 0, 0, "x"));  // a connection error
     EXPECT_EQ(server.nth(0).resets, 1);
-    EXPECT_EQ(server.nth(0).error.reason, how == 2 ? Reason::kBadRequest : Reason::kClientClosed);
+    EXPECT_EQ(server.nth(0).error.reason, Reason::kClientClosed);  // it did nothing wrong itself
     EXPECT_EQ(server.nth(2).resets, 1);
     EXPECT_EQ(server.nth(1).resets, 0);
     EXPECT_EQ(server.wire.closed, how != 0);
@@ -943,7 +943,7 @@ TEST_P(H2ServerFlood, EndsTheConnection) {
       most_out = std::max(most_out, server.wire.out.size());
     }
     EXPECT_TRUE(server.wire.closed);
-    EXPECT_LE(pieces, 1300U);
+    EXPECT_LE(pieces, 2100U);  // the allowance, and what may be on its way to a stream
     EXPECT_LE(server.requests.size(), 330U) << "concurrency and budget";
     EXPECT_LT(most_out, 128U * 1024);
     EXPECT_EQ(server.abuses, 1);
@@ -1135,7 +1135,7 @@ TEST(H2Server, DrainsInTwoSteps) {
   server.exchange(data(1, "", true));
   EXPECT_EQ(server.nth(0).sent, 1);
   EXPECT_TRUE(server.wire.closed);
-  EXPECT_EQ(server.wire.close_how, Wire::Close::kFlush);
+  EXPECT_EQ(server.wire.close_how, Wire::Close::kLinger) << "what was sent is to be read";
   EXPECT_EQ(server.abuses, 0);
 }
 
