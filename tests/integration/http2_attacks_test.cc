@@ -793,6 +793,7 @@ TEST_F(Http2Attacks, BuffersLittleForClientsThatDoNotRead) {
       for (; !over; std::this_thread::sleep_for(5ms)) most = std::max(most, proxy.resident_bytes());
       return most;
     });
+    const std::shared_ptr<void> ends(nullptr, [&](void*) { over = true; });
 
     {
       RawH2 closed(proxy.address(), {{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0}});
@@ -800,12 +801,15 @@ TEST_F(Http2Attacks, BuffersLittleForClientsThatDoNotRead) {
       for (std::uint32_t i = 0; i < 100; ++i)
         all += h2_headers(2 * i + 1, h2_request_fields("GET", "/big"));
       closed.send(all);
-      for (int heads = 0; heads < 100;)
-        if (closed.read().type == NGHTTP2_HEADERS) ++heads;
+      int resets = 0;  // on a slow machine before the last head has come
+      for (int heads = 0; heads < 100;) {
+        const std::uint8_t type = closed.read().type;
+        if (type == NGHTTP2_HEADERS) ++heads;
+        if (type == NGHTTP2_RST_STREAM) ++resets;
+      }
       std::string updates;
       for (std::uint32_t i = 0; i < 100; ++i) updates += h2_window_update(2 * i + 1, 1);
       closed.send(updates);
-      int resets = 0;
       std::size_t bytes = 0;
       while (resets < 100) {
         const Frame frame = closed.read();
@@ -814,7 +818,7 @@ TEST_F(Http2Attacks, BuffersLittleForClientsThatDoNotRead) {
         EXPECT_EQ(frame.code(), static_cast<std::uint32_t>(NGHTTP2_CANCEL));
         ++resets;
       }
-      EXPECT_EQ(bytes, 100u);
+      EXPECT_LE(bytes, 100u);
       EXPECT_EQ(proxy.log(101).back().at("reason"), "client_timeout");
     }
     {

@@ -248,7 +248,8 @@ TEST_P(AnyClient, AConnectionThatEndsBeforeTheAnswerIs502) {
         const Response response = client.get(target);
         EXPECT_EQ(response.status, 502);
         EXPECT_TRUE(response.body.starts_with("502 upstream_reset: ")) << response.body;
-        EXPECT_EQ(faulty_.requests(target), *under == '\0' ? 1 : 2);
+        // A byte of the answer ends what may be tried again.
+        EXPECT_EQ(faulty_.requests(target), *under != '\0' && before.empty() ? 2 : 1);
 
         // What is not idempotent is not sent twice.
         EXPECT_EQ(client.request({.method = "POST", .target = target, .body = "x"}).status, 502);
