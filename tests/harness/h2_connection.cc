@@ -251,6 +251,7 @@ bool H2Connection::exchange_bytes(std::unique_lock<std::mutex>& lock) {
     if (size == 0) break;
     out_.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(size));
   }
+  const bool more = out_.size() >= kOutLimit;  // than was taken now
   if (!out_.empty()) {
     const ssize_t sent = ::send(socket_.fd(), out_.data(), out_.size(), MSG_NOSIGNAL);
     if (sent > 0) {
@@ -267,7 +268,7 @@ bool H2Connection::exchange_bytes(std::unique_lock<std::mutex>& lock) {
   const short events = static_cast<short>(POLLIN | (out_.empty() ? 0 : POLLOUT));
   lock.unlock();
   pollfd waiting[2] = {{socket_.fd(), events, 0}, {wake_fd_, POLLIN, 0}};
-  poll(waiting, 2, -1);
+  poll(waiting, 2, more && out_.empty() ? 0 : -1);
   if (waiting[1].revents != 0) {
     std::uint64_t count = 0;
     [[maybe_unused]] const ssize_t drained = ::read(wake_fd_, &count, sizeof count);
