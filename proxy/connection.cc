@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -110,14 +111,19 @@ bool Connection::peer_is_gone() const {
   return ::poll(&look, 1, 0) == 1 && (look.revents & (POLLERR | POLLHUP)) != 0;
 }
 
-bool Connection::accept(uv_stream_t* server, bool unix_socket) {
+bool Connection::accept(int fd, bool unix_socket) {
   socket_ = Socket::make(unix_socket);
   if (unix_socket)
     uv_pipe_init(flusher_.loop.uv(), &socket_->pipe, 0);
   else
     uv_tcp_init(flusher_.loop.uv(), &socket_->tcp);
   socket_->handle.data = this;
-  if (uv_accept(server, &socket_->stream) != 0) return false;
+  const int status =
+      unix_socket ? uv_pipe_open(&socket_->pipe, fd) : uv_tcp_open(&socket_->tcp, fd);
+  if (status != 0) {
+    ::close(fd);
+    return false;
+  }
   if (!unix_socket) uv_tcp_nodelay(&socket_->tcp, 1);
   return true;
 }

@@ -51,7 +51,7 @@ class Connection final : public Wire {
   Connection(Flusher& flusher, Events& events);
   ~Connection();
 
-  bool accept(uv_stream_t* server, bool unix_socket);
+  bool accept(int fd, bool unix_socket);  // takes it over
   // The outcome comes as on_connected(), later; an error code here when not even that could be
   // begun.
   int connect(const sockaddr* address);

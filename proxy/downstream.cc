@@ -33,10 +33,10 @@ Downstream::~Downstream() {
   if (admitted_) listener_.leave(info_.ip);
 }
 
-bool Downstream::accept(uv_stream_t* server) {
+bool Downstream::accept(int fd) {
   const config::Listener& settings = *info_.listener;
   info_.unix_socket = settings.address.kind == config::Address::Kind::kUnix;
-  if (!wire_.accept(server, info_.unix_socket) || !learn_peer()) return false;
+  if (!wire_.accept(fd, info_.unix_socket) || !learn_peer()) return false;
   if (!listener_.admit(info_.ip)) return false;
   admitted_ = true;
   if (settings.tcp)

@@ -16,7 +16,7 @@ class Downstream final : public ListNode, private Connection::Events, private Se
   explicit Downstream(Listener& listener);
   ~Downstream();
   // False: refused or gone already.
-  bool accept(uv_stream_t* server);
+  bool accept(int fd);
   void drain(bool final);
   void cut(Reason reason);  // ends every stream and the connection
   void abort() { wire_.abort(); }

@@ -20,6 +20,10 @@ namespace outrider {
 namespace {
 
 constexpr int kBacklog = 4096;
+constexpr int kBatch = 64;  // accepted before others have their turn
+constexpr Millis kPause{100};
+
+int open_reserve() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 }  // namespace
 
@@ -32,13 +36,12 @@ bool is_outbound(const config::Address& address) {
   return address.ip == kLoopback;
 }
 
+// libuv's own listening never leaves its loop when descriptors run out and its spare one is lost to
+// another thread.
 struct Listener::Socket {
-  union {
-    uv_handle_t handle;
-    uv_stream_t stream;
-    uv_tcp_t tcp;
-    uv_pipe_t pipe;
-  };
+  uv_poll_t poll;
+  int fd;
+  int reserve;  // given up to tell a client that there is no descriptor for it
 };
 
 Listener::Listener(Worker& worker, const ListenerSnapshot& snapshot,
@@ -46,34 +49,38 @@ Listener::Listener(Worker& worker, const ListenerSnapshot& snapshot,
     : worker_(worker),
       snapshot_(snapshot),
       shared_(std::move(shared)),
+      pause_(worker.loop(), call_member<&Listener::accept_again, Listener>, this),
       inbound_(!is_outbound(snapshot.config->address)) {}
 
 Listener::~Listener() { stop_accepting(); }
 
 bool Listener::open(int fd, std::string& why) {
-  socket_ = new Socket;
-  const bool local = snapshot_.config->address.kind == config::Address::Kind::kUnix;
-  int status = 0;
-  if (local) {
-    uv_pipe_init(worker_.loop().uv(), &socket_->pipe, 0);
-    status = uv_pipe_open(&socket_->pipe, fd);
-  } else {
-    uv_tcp_init(worker_.loop().uv(), &socket_->tcp);
-    status = uv_tcp_open(&socket_->tcp, fd);
+  if (::listen(fd, kBacklog) != 0) {
+    why = std::strerror(errno);
+    ::close(fd);
+    return false;
   }
-  socket_->handle.data = this;
-  if (status == 0)
-    status = uv_listen(&socket_->stream, kBacklog, [](uv_stream_t* server, int result) {
-      if (server->data != nullptr) static_cast<Listener*>(server->data)->on_connection(result);
-    });
-  if (status != 0) why = uv_strerror(status);
-  return status == 0;
+  socket_ = new Socket{{}, fd, open_reserve()};
+  uv_poll_init(worker_.loop().uv(), &socket_->poll, fd);
+  socket_->poll.data = this;
+  accept_again();
+  return true;
+}
+
+void Listener::accept_again() {
+  if (socket_ == nullptr) return;
+  uv_poll_start(&socket_->poll, UV_READABLE, [](uv_poll_t* poll, int, int) {
+    static_cast<Listener*>(poll->data)->on_readable();
+  });
 }
 
 void Listener::stop_accepting() {
   if (socket_ == nullptr) return;
-  socket_->handle.data = nullptr;
-  uv_close(&socket_->handle, [](uv_handle_t* handle) { delete reinterpret_cast<Socket*>(handle); });
+  pause_.stop();
+  uv_close(reinterpret_cast<uv_handle_t*>(&socket_->poll),
+           [](uv_handle_t* handle) { delete reinterpret_cast<Socket*>(handle); });
+  ::close(socket_->fd);
+  if (socket_->reserve >= 0) ::close(socket_->reserve);
   socket_ = nullptr;
 }
 
@@ -117,15 +124,34 @@ void Listener::leave(const std::array<std::uint8_t, 16>& ip) {
   worker_.metrics_ref().downstream_connection(snapshot_.label, -1);
 }
 
-void Listener::on_connection(int status) {
-  if (status !=
-      0) {  // out of descriptors: libuv has taken and closed what waited, so nothing spins
-    worker_.metrics_ref().limit_refused(snapshot_.label, RefusedLimit::kOther);
-    return;
+void Listener::on_readable() {
+  for (int i = 0; i < kBatch && socket_ != nullptr; ++i) {
+    const int fd = ::accept4(socket_->fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+      auto connection = std::make_unique<Downstream>(*this);
+      if (connection->accept(fd))
+        connection.release()->insert_before(connections);  // it defers its own end in on_closed()
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      return refuse_and_pause();
+    } else if (errno != EINTR && errno != ECONNABORTED) {
+      return;
+    }
   }
-  auto connection = std::make_unique<Downstream>(*this);
-  if (!connection->accept(&socket_->stream)) return;
-  connection.release()->insert_before(connections);  // it defers its own end in on_closed()
+}
+
+// Out of descriptors or memory. Who waits hears of it at once where the reserve allows; then nobody
+// is looked at for a while, so that nothing spins.
+void Listener::refuse_and_pause() {
+  if (socket_->reserve >= 0) ::close(socket_->reserve);
+  for (int i = 0; i < kBatch; ++i) {
+    const int fd = ::accept4(socket_->fd, nullptr, nullptr, SOCK_CLOEXEC);
+    if (fd < 0) break;
+    ::close(fd);
+    worker_.metrics_ref().limit_refused(snapshot_.label, RefusedLimit::kOther);
+  }
+  socket_->reserve = open_reserve();
+  uv_poll_stop(&socket_->poll);
+  pause_.start(kPause);
 }
 
 // ---- binding, on the control thread

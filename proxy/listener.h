@@ -36,12 +36,15 @@ class Listener {
 
  private:
   struct Socket;
-  void on_connection(int status);
+  void accept_again();
+  void on_readable();
+  void refuse_and_pause();
 
   Worker& worker_;
   const ListenerSnapshot& snapshot_;
   std::shared_ptr<ListenerShared> shared_;
   Socket* socket_ = nullptr;
+  Timer pause_;
   const bool inbound_;
 };
 
