@@ -164,7 +164,7 @@ bool Stream::draw_target() {
     }
     if (!allowed) x_.request.upgrade = {};
   }
-  body_limit_ = policy.body_max ? policy.body_max->value : x_.client.listener->limits.body;
+  body_limit_ = policy.body_max ? policy.body_max->value : x_.client.listener->limits.body.value;
   if (body_limit_ != 0 && x_.request.content_length && *x_.request.content_length > body_limit_) {
     x_.reply(Reason::kBodyTooLarge, "the body is larger than body.max");
     return false;
