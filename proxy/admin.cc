@@ -13,6 +13,7 @@
 
 #include "config/log.h"
 #include "filters/forwarded.h"
+#include "filters/http/accept.h"
 #include "filters/http/path.h"
 #include "filters/http/query.h"
 #include "proxy/connection.h"
@@ -106,10 +107,8 @@ std::string_view allowed_methods(Page page) {
 
 bool is_loopback_name(std::string_view host) {
   if (equal_ignoring_case(host, "localhost")) return true;
-  static constexpr config::Cidr kLoopback4{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127}, 104};
-  static constexpr config::Cidr kLoopback6{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 128};
   std::array<std::uint8_t, 16> ip{};
-  return parse_ip(host, ip) && (kLoopback4.contains(ip) || kLoopback6.contains(ip));
+  return parse_ip(host, ip) && config::is_loopback(ip);
 }
 
 // An Origin is `scheme://host[:port]`; anything else, `null` too, is foreign.
@@ -131,7 +130,7 @@ struct AdminServer::Impl {
   Impl(Server& the_server, const config::Address& the_address, bool is_full)
       : server(the_server), address(the_address), full(is_full) {}
   ~Impl() { close(); }
-  bool open(int fd, std::string& why);
+  bool open(BoundSocket socket, std::string& why);
   void on_connection(int status);
   void close();
   bool unix_socket() const { return address.kind == config::Address::Kind::kUnix; }
@@ -142,7 +141,8 @@ struct AdminServer::Impl {
   Handle<uv_tcp_t> tcp;
   Handle<uv_pipe_t> pipe;
   uv_stream_t* stream = nullptr;  // of one of them
-  ListNode clients;               // quiet longest first
+  std::shared_ptr<SocketFile> file;
+  ListNode clients;  // quiet longest first
   std::size_t count = 0;
 };
 
@@ -323,11 +323,9 @@ void AdminServer::Impl::Request::answer_later(Page page) {
     });
     return;
   }
-  bool open_metrics = false;
-  for (const Header& header : head_.headers)
-    open_metrics = open_metrics ||
-                   (header.id == HeaderId::kAccept &&
-                    header.value.find("application/openmetrics-text") != std::string_view::npos);
+  const bool open_metrics = accepts(head_.headers, [](std::string_view type) {
+    return equal_ignoring_case(type, "application/openmetrics-text");
+  });
   server.collect_metrics(open_metrics, [self = weak_from_this(), open_metrics](std::string text) {
     const auto request = self.lock();
     if (request != nullptr)
@@ -411,17 +409,18 @@ void AdminServer::Impl::Request::finish() {
 
 // ---- connections
 
-bool AdminServer::Impl::open(int fd, std::string& why) {
+bool AdminServer::Impl::open(BoundSocket socket, std::string& why) {
   int status = 0;
+  file = std::move(socket.file);
   if (unix_socket()) {
     pipe.reset(new uv_pipe_t);
     uv_pipe_init(server.loop().uv(), pipe.get(), 0);
-    status = uv_pipe_open(pipe.get(), fd);
+    status = uv_pipe_open(pipe.get(), socket.fd);
     stream = reinterpret_cast<uv_stream_t*>(pipe.get());
   } else {
     tcp.reset(new uv_tcp_t);
     uv_tcp_init(server.loop().uv(), tcp.get());
-    status = uv_tcp_open(tcp.get(), fd);
+    status = uv_tcp_open(tcp.get(), socket.fd);
     stream = reinterpret_cast<uv_stream_t*>(tcp.get());
   }
   stream->data = this;
@@ -444,6 +443,7 @@ void AdminServer::Impl::on_connection(int status) {
 }
 
 void AdminServer::Impl::close() {
+  file = nullptr;
   tcp.reset();
   pipe.reset();
   stream = nullptr;
@@ -453,7 +453,9 @@ void AdminServer::Impl::close() {
 AdminServer::AdminServer(Server& server, const config::Address& address, bool full)
     : impl_(std::make_unique<Impl>(server, address, full)) {}
 AdminServer::~AdminServer() = default;
-bool AdminServer::open(int fd, std::string& why) { return impl_->open(fd, why); }
+bool AdminServer::open(BoundSocket socket, std::string& why) {
+  return impl_->open(std::move(socket), why);
+}
 void AdminServer::close() { impl_->close(); }
 
 }  // namespace outrider

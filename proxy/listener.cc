@@ -23,13 +23,18 @@ constexpr int kBacklog = 4096;
 
 }  // namespace
 
-bool is_outbound(const config::Address& address) {
-  if (address.kind == config::Address::Kind::kUnix) return true;
-  if (address.kind == config::Address::Kind::kAny) return false;
-  if (!address.v6) return address.ip[0] == 127;
-  static constexpr std::array<std::uint8_t, 16> kLoopback{0, 0, 0, 0, 0, 0, 0, 0,
-                                                          0, 0, 0, 0, 0, 0, 0, 1};
-  return address.ip == kLoopback;
+SocketFile::SocketFile(std::string path) : path_(std::move(path)) {
+  struct stat info {};
+  if (::lstat(path_.c_str(), &info) != 0) return;
+  device_ = info.st_dev;
+  inode_ = info.st_ino;
+}
+
+SocketFile::~SocketFile() {
+  struct stat info {};
+  if (::lstat(path_.c_str(), &info) == 0 && S_ISSOCK(info.st_mode) && info.st_dev == device_ &&
+      info.st_ino == inode_)
+    ::unlink(path_.c_str());
 }
 
 struct Listener::Socket {
@@ -46,20 +51,22 @@ Listener::Listener(Worker& worker, const ListenerSnapshot& snapshot,
     : worker_(worker),
       snapshot_(snapshot),
       shared_(std::move(shared)),
-      inbound_(!is_outbound(snapshot.config->address)) {}
+      // Loopback and Unix sockets are the application's way out: they drain last.
+      inbound_(!config::is_loopback(snapshot.config->address)) {}
 
 Listener::~Listener() { stop_accepting(); }
 
-bool Listener::open(int fd, std::string& why) {
+bool Listener::open(BoundSocket socket, std::string& why) {
   socket_ = new Socket;
+  file_ = std::move(socket.file);
   const bool local = snapshot_.config->address.kind == config::Address::Kind::kUnix;
   int status = 0;
   if (local) {
     uv_pipe_init(worker_.loop().uv(), &socket_->pipe, 0);
-    status = uv_pipe_open(&socket_->pipe, fd);
+    status = uv_pipe_open(&socket_->pipe, socket.fd);
   } else {
     uv_tcp_init(worker_.loop().uv(), &socket_->tcp);
-    status = uv_tcp_open(&socket_->tcp, fd);
+    status = uv_tcp_open(&socket_->tcp, socket.fd);
   }
   socket_->handle.data = this;
   if (status == 0)
@@ -72,6 +79,7 @@ bool Listener::open(int fd, std::string& why) {
 
 void Listener::stop_accepting() {
   if (socket_ == nullptr) return;
+  file_ = nullptr;  // first: while this socket answers, nobody else takes the name
   socket_->handle.data = nullptr;
   uv_close(&socket_->handle, [](uv_handle_t* handle) { delete reinterpret_cast<Socket*>(handle); });
   socket_ = nullptr;
@@ -138,24 +146,29 @@ int fail(int fd, std::string& why) {
   return -1;
 }
 
-int bind_tcp(const config::Address& address, bool shared, std::string& why) {
+// The first of several shares its port only once it listens, so that bind() and listen() refuse an
+// address any part of which somebody holds; the others join it.
+int bind_tcp(const config::Address& address, bool first, std::string& why) {
   const SocketAddress target(address);
   const bool v6 = target.get()->sa_family == AF_INET6;
   int fd = ::socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0 && errno == EAFNOSUPPORT && address.kind == config::Address::Kind::kAny) {
     config::Address v4;  // a machine without IPv6: every IPv4 address
     v4.port = address.port;
-    return bind_tcp(v4, shared, why);
+    return bind_tcp(v4, first, why);
   }
   if (fd < 0) return fail(fd, why);
   const int on = 1;
   const int off = 0;
+  const auto share = [&] { setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)); };
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  if (shared) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+  if (!first) share();
   if (v6)
     setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY,
                address.kind == config::Address::Kind::kAny ? &off : &on, sizeof(on));
-  if (::bind(fd, target.get(), target.length) != 0) return fail(fd, why);
+  if (::bind(fd, target.get(), target.length) != 0 || ::listen(fd, kBacklog) != 0)
+    return fail(fd, why);
+  if (first) share();
   return fd;
 }
 
@@ -167,7 +180,8 @@ std::uint16_t bound_port(int fd) {
                                              : reinterpret_cast<sockaddr_in&>(storage).sin_port);
 }
 
-// A socket file left by a process that is gone is replaced; one that answers is somebody's.
+// A socket file left by a process that is gone is replaced. Only one that refuses is left over: any
+// other answer, or none, is somebody's.
 bool clear_stale_socket(const SocketAddress& address, const std::string& path, std::string& why) {
   struct stat info {};
   if (::lstat(path.c_str(), &info) != 0) return true;
@@ -175,18 +189,18 @@ bool clear_stale_socket(const SocketAddress& address, const std::string& path, s
     why = "the path exists and is not a socket";
     return false;
   }
-  const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const bool alive = ::connect(probe, address.get(), address.length) == 0;
+  const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (probe < 0) return fail(probe, why) == 0;
+  const int status = ::connect(probe, address.get(), address.length);
+  const int error = status == 0 ? 0 : errno;
   ::close(probe);
-  if (alive) {
-    why = "address already in use";
-    return false;
-  }
-  ::unlink(path.c_str());
-  return true;
+  if (error == ECONNREFUSED) ::unlink(path.c_str());
+  if (error == ECONNREFUSED || error == ENOENT) return true;
+  why = error == EACCES ? "the socket there is somebody else's" : "address already in use";
+  return false;
 }
 
-int bind_unix(const config::Address& address, std::string& why) {
+int bind_unix(const config::Address& address, std::shared_ptr<SocketFile>& file, std::string& why) {
   if (address.path.size() >= sizeof(sockaddr_un::sun_path)) {
     why = "the path is longer than a Unix socket's may be (107 bytes)";
     return -1;
@@ -198,37 +212,36 @@ int bind_unix(const config::Address& address, std::string& why) {
   const mode_t before = ::umask(0177);  // closed to other users from the first moment
   const int status = ::bind(fd, target.get(), target.length);
   ::umask(before);
-  return status == 0 ? fd : fail(fd, why);
+  if (status != 0) return fail(fd, why);
+  file = std::make_shared<SocketFile>(address.path);
+  if (::listen(fd, kBacklog) == 0) return fd;
+  fail(fd, why);
+  file = nullptr;
+  return -1;
 }
 
 }  // namespace
 
-bool bind_listener(const config::Address& address, std::size_t count, std::vector<int>& fds,
-                   config::Address& bound, std::string& why) {
+bool bind_listener(const config::Address& address, std::size_t count,
+                   std::vector<BoundSocket>& sockets, config::Address& bound, std::string& why) {
   bound = address;
   if (address.kind == config::Address::Kind::kUnix) {
-    const int fd = bind_unix(address, why);
+    std::shared_ptr<SocketFile> file;
+    const int fd = bind_unix(address, file, why);
     if (fd < 0) return false;
-    fds.push_back(fd);
-    while (fds.size() < count) fds.push_back(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    sockets.push_back({fd, file});
+    while (sockets.size() < count) sockets.push_back({::fcntl(fd, F_DUPFD_CLOEXEC, 0), file});
     return true;
   }
-  // A port that another socket holds shows only to one that does not share; port 0 never picks such
-  // a one.
-  if (address.port != 0) {
-    const int probe = bind_tcp(address, false, why);
-    if (probe < 0) return false;
-    ::close(probe);
-  }
   for (std::size_t i = 0; i < count; ++i) {
-    const int fd = bind_tcp(bound, true, why);
+    const int fd = bind_tcp(bound, i == 0, why);
     if (fd < 0) {
-      for (const int open : fds) ::close(open);
-      fds.clear();
+      for (const BoundSocket& open : sockets) ::close(open.fd);
+      sockets.clear();
       return false;
     }
     if (bound.port == 0) bound.port = bound_port(fd);
-    fds.push_back(fd);
+    sockets.push_back({fd});
   }
   return true;
 }

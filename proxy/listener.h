@@ -1,6 +1,8 @@
 // Accepts connections on one address for one worker, within the listener's limits.
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,13 +16,34 @@ class Worker;
 class Downstream;
 struct ListenerShared;
 
+// The name of a Unix socket in the file system. Whoever accepts on the socket holds it until just
+// before closing; with the last one the name goes, if it still is this socket's.
+class SocketFile {
+ public:
+  explicit SocketFile(std::string path);  // of a socket just bound
+  ~SocketFile();
+  SocketFile(const SocketFile&) = delete;
+  SocketFile& operator=(const SocketFile&) = delete;
+
+ private:
+  const std::string path_;
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
+};
+
+// A socket that listens, though nobody accepts yet.
+struct BoundSocket {
+  int fd = -1;
+  std::shared_ptr<SocketFile> file = nullptr;  // of a Unix socket
+};
+
 class Listener {
  public:
   Listener(Worker& worker, const ListenerSnapshot& snapshot,
            std::shared_ptr<ListenerShared> shared);
   ~Listener();
-  // Takes the bound socket over.
-  bool open(int fd, std::string& why);
+  // Takes the socket over.
+  bool open(BoundSocket socket, std::string& why);
   void stop_accepting();
   void close_all();        // connections too: streams are cut, what can be written at once still is
   void drain(bool final);  // its connections
@@ -42,16 +65,14 @@ class Listener {
   const ListenerSnapshot& snapshot_;
   std::shared_ptr<ListenerShared> shared_;
   Socket* socket_ = nullptr;
+  std::shared_ptr<SocketFile> file_;
   const bool inbound_;
 };
 
-// Loopback and Unix sockets are the application's way out: they drain last.
-bool is_outbound(const config::Address& address);
-
-// Binds (not yet listening): `count` sockets that share the port, or one Unix socket duplicated.
-// Exclusive: an address that another socket holds is an error, even of the same user. `bound` is
-// the address with the port that was picked.
-bool bind_listener(const config::Address& address, std::size_t count, std::vector<int>& fds,
-                   config::Address& bound, std::string& why);
+// Binds and listens: `count` sockets that share the port, or one Unix socket duplicated. Exclusive:
+// an address that another socket holds, or a part of it, is an error, even of the same user.
+// `bound` is the address with the port that was picked.
+bool bind_listener(const config::Address& address, std::size_t count,
+                   std::vector<BoundSocket>& sockets, config::Address& bound, std::string& why);
 
 }  // namespace outrider
