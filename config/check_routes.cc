@@ -39,6 +39,29 @@ class Check {
     }
   }
 
+  // `/a//b`, where every listener reads // as /.
+  void empty_segments() {
+    const auto merges = [&](const std::string& name) {
+      return draft_.config.listeners[*draft_.listeners.find(name)].merge_slashes;
+    };
+    if (!std::all_of(route_.listeners.begin(), route_.listeners.end(), merges)) return;
+    for (const Match& match : route_.matches) {
+      const auto empty = [](const PathMatch::Segment& segment) {
+        return segment.kind == PathMatch::Segment::Kind::kText && segment.text.empty();
+      };
+      if (std::any_of(match.path.segments.begin(), match.path.segments.end(), empty))
+        draft_.diagnostics.add({draft_.source_of(match.mark),
+                                {match.mark.line, match.mark.column},
+                                Severity::kError,
+                                at_.path(),
+                                "the match '" + match.short_form +
+                                    "' has an empty segment, which no request has: '//' is read as "
+                                    "'/' (`paths.merge_slashes` of the listener)",
+                                "bad-value",
+                                {}});
+    }
+  }
+
  private:
   void lacks(const Mark& mark, std::string_view key, const std::string& what, const Match& match) {
     std::string text(key);
@@ -61,6 +84,7 @@ class Check {
 
 void check_route(Draft& draft, const Value& at, const Route& route) {
   Check check(draft, at, route);
+  if (draft.complete) check.empty_segments();
   if (route.redirect && !route.redirect->path.empty())
     check.path(route.redirect->path, route.redirect->mark, "redirect");
   if (route.respond)

@@ -50,6 +50,13 @@ class Diagnostics {
   // The same finding at the same place counts once: an alias is read as often as it is used.
   void add(Item item);
   bool has_errors() const { return errors_ != 0; }
+  // Whether one more name may be compared with `names` others for a suggestion: thousands of
+  // misspelt names among thousands would take longer than anybody waits, and nobody reads so many.
+  bool may_suggest(std::size_t names) {
+    if (names > suggestions_left_) return false;
+    suggestions_left_ -= names;
+    return true;
+  }
   // In file and line order.
   std::vector<Diagnostic> take();
 
@@ -57,6 +64,7 @@ class Diagnostics {
   std::vector<Item> items_;
   std::unordered_set<std::string> seen_;
   std::size_t errors_ = 0;
+  std::size_t suggestions_left_ = 200'000;  // comparisons; some 0.1 s
 };
 
 // The known name nearest to `wrong`, or empty when none is near enough to be meant.

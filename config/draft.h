@@ -82,9 +82,12 @@ struct Draft {
 // files.cc: everything named, read and parsed; includes followed.
 void collect_files(Draft& draft, const std::vector<std::string>& paths);
 void collect_text(Draft& draft, std::string name, std::string text);
+// Texts that were read before, includes among them.
+void collect_again(Draft& draft, const std::vector<File>& files);
 // `path` as the file that says it means it.
 std::string relative_to(const Source& source, std::string_view path);
-// … for the path of a Unix socket, which has a longest length; false and an error when it is over.
+// … for the path of a Unix socket, without `.` and empty segments; it has a longest length: false
+// and an error when it is over.
 bool place_socket(const Value& at, Address& address);
 // At most `limit` bytes; a problem in words, or empty.
 std::string read_file(const std::string& path, std::size_t limit, std::string& out);

@@ -88,13 +88,19 @@ std::string file_text(const Value& value) {
 std::string address_text(const Value& value) {
   constexpr std::string_view kUnix = "unix:";
   std::string written(value.node().text);
+  const auto meant = value.text();
   const std::size_t at = written.find(kUnix);
-  if (at == std::string::npos || value.node().reference) return written;
-  const std::size_t path = at + kUnix.size();
-  const std::string whole =
-      absolute(value.reading().source, std::string_view(written).substr(path));
-  if (check_socket_path(whole)) return written;  // only as short as it is written can it be bound
-  return written.substr(0, path) + whole;
+  const std::size_t said = meant ? meant->find(kUnix) : std::string::npos;
+  if (at == std::string::npos || said == std::string::npos) return written;
+  const std::string_view path = meant->substr(said + kUnix.size());
+  // Only as short as it is written can it be bound.
+  if (path.starts_with('/') || check_socket_path(absolute(value.reading().source, path)))
+    return written;
+  const std::size_t begin = at + kUnix.size();
+  if (!value.node().reference)
+    return written.substr(0, begin) + absolute(value.reading().source, path);
+  const std::string directory = absolute(value.reading().source, {});
+  return written.insert(begin, directory + (directory.ends_with('/') ? "" : "/"));
 }
 
 Long scalar(std::string text, bool quotes, const Mark& mark) {

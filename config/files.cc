@@ -91,6 +91,16 @@ class Collector {
   }
 
   void add_text(std::string name, std::string directory, std::string text) {
+    Unit& unit = parse(std::move(name), std::move(directory), std::move(text));
+    if (unit.native == nullptr || unit.native->kind != yaml::Kind::kMap) return;
+    const Value root(unit.reading, *unit.native);
+    for (std::uint32_t i = 0; i < root.entries(); ++i) {
+      const Value entry = root.entry(i);
+      if (entry.name() == "include") follow(entry);
+    }
+  }
+
+  Unit& parse(std::string name, std::string directory, std::string text) {
     const auto index = static_cast<std::int32_t>(draft_.units.size());
     draft_.units.push_back(std::make_unique<Unit>(std::move(name), std::move(directory),
                                                   std::move(text), index, draft_.diagnostics));
@@ -98,13 +108,7 @@ class Collector {
     const bool whole = yaml::parse(unit.source, draft_.diagnostics, unit.tree);
     draft_.complete = draft_.complete && whole;
     sort_documents(unit, whole);
-    if (unit.native == nullptr) return;
-    const Value root(unit.reading, *unit.native);
-    if (unit.native->kind != yaml::Kind::kMap) return;
-    for (std::uint32_t i = 0; i < root.entries(); ++i) {
-      const Value entry = root.entry(i);
-      if (entry.name() == "include") follow(entry);
-    }
+    return unit;
   }
 
  private:
@@ -129,7 +133,10 @@ class Collector {
   // it.
   void missing(const std::string& path, const std::string& problem, const Value* at) {
     draft_.complete = false;
-    if (at != nullptr) return at->error("file", "'" + path + "' " + problem);
+    // Of a reference only what stands in the file: its value may be nobody's business.
+    if (at != nullptr)
+      return at->error("file",
+                       (at->node().reference ? at->shown() : "'" + path + "'") + " " + problem);
     const auto index = static_cast<std::int32_t>(draft_.units.size());
     draft_.units.push_back(
         std::make_unique<Unit>(path, std::string(), std::string(), index, draft_.diagnostics));
@@ -207,6 +214,23 @@ class Collector {
 
 }  // namespace
 
+namespace {
+
+// Without what changes nothing: `.` and empty segments. (`..` behind a link would.)
+std::string plain_path(std::string_view path) {
+  std::string out(path.starts_with('/') ? "/" : "");
+  while (!path.empty()) {
+    const std::string_view segment = path.substr(0, path.find('/'));
+    path.remove_prefix(std::min(segment.size() + 1, path.size()));
+    if (segment.empty() || segment == ".") continue;
+    if (!out.empty() && !out.ends_with('/')) out += '/';
+    out += segment;
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string relative_to(const Source& source, std::string_view path) {
   if (path.starts_with('/')) return std::string(path);
   return source.directory + std::string(path);
@@ -214,7 +238,7 @@ std::string relative_to(const Source& source, std::string_view path) {
 
 bool place_socket(const Value& at, Address& address) {
   if (address.kind != Address::Kind::kUnix) return true;
-  address.path = relative_to(at.reading().source, address.path);
+  address.path = plain_path(relative_to(at.reading().source, address.path));
   const Problem problem = check_socket_path(address.path);
   if (problem) at.fail(problem);
   return !problem;
@@ -231,6 +255,11 @@ std::string read_file(const std::string& path, std::size_t limit, std::string& o
 void collect_files(Draft& draft, const std::vector<std::string>& paths) {
   Collector collector(draft);
   for (const std::string& path : paths) collector.add(path, nullptr);
+}
+
+void collect_again(Draft& draft, const std::vector<File>& files) {
+  Collector collector(draft);
+  for (const File& file : files) collector.parse(file.path, file.directory, file.text);
 }
 
 void collect_text(Draft& draft, std::string name, std::string text) {

@@ -38,7 +38,6 @@ Problem parse_endpoint(std::string_view text, Address& out, EndpointScheme& sche
 Problem parse_cidr(std::string_view text, Cidr& out);
 // `dns://…` and its like: where endpoints come from, rather than one.
 bool is_source(std::string_view text);
-bool is_loopback(const Address& address);
 Problem check_socket_path(std::string_view path);
 
 // Matches (grammar_match.cc).

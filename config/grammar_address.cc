@@ -188,16 +188,4 @@ bool is_source(std::string_view text) {
          text.starts_with("file://") || text.starts_with("k8s://");
 }
 
-bool is_loopback(const Address& address) {
-  switch (address.kind) {
-    case Address::Kind::kUnix: return true;
-    case Address::Kind::kAny: return false;
-    case Address::Kind::kIp: break;
-  }
-  if (!address.v6) return address.ip[0] == 127;
-  return std::all_of(address.ip.begin(), address.ip.end() - 1,
-                     [](std::uint8_t b) { return b == 0; }) &&
-         address.ip[15] == 1;
-}
-
 }  // namespace outrider::config

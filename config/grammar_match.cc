@@ -106,8 +106,9 @@ Problem parse_segments(std::string_view text, PathMatch& out) {
       return {};
     }
     if (segment.empty())
-      return {"has an empty segment: no request does, '//' is read as '/'", "bad-value", {}};
-    if (Problem problem = add_segment(segment, out)) return problem;
+      out.segments.emplace_back();  // whether a request can have one is for its listeners to say
+    else if (Problem problem = add_segment(segment, out))
+      return problem;
     if (out.segments.back().kind == PathMatch::Segment::Kind::kAny)
       out.kind = PathMatch::Kind::kTemplate;
     if (last) return {};

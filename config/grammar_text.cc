@@ -72,6 +72,8 @@ Problem check_edited_field(std::string_view text) {
     return {"belongs to the connection or frames the body: it cannot be changed",
             "forbidden-field",
             {}};
+  if (name.starts_with("x-outrider-"))
+    return {"is the proxy's own: it cannot be changed", "forbidden-field", {}};
   return {};
 }
 

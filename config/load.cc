@@ -14,7 +14,7 @@ namespace {
 void check_once(Draft& draft) {
   for (const Key& key : keys_of(Section::kTop)) {
     if (key.type == Type::kNamed || key.type == Type::kServices || key.type == Type::kRoutes ||
-        key.name == "outrider" || key.name == "include")
+        key.name == "outrider" || key.name == "include" || key.name == "listen")
       continue;
     std::string first;
     for (const Top& top : draft.tops) {
@@ -46,12 +46,15 @@ void check_listeners(Draft& draft) {
   for (const Listener& listener : draft.config.listeners)
     http = http || (!listener.tcp && !listener.redirect);
   if (!draft.complete) return;
+  bool any = false;  // written, be it with errors
   for (const Top& top : draft.tops) {
     const auto routes = top.map["routes"];
-    if (!http && routes && !draft.config.listeners.empty())
+    if (!routes) continue;
+    any = any || !routes->is_list() || routes->items() != 0;
+    if (!http && !draft.config.listeners.empty())
       routes->warn("no-effect", "has no effect: no listener takes routes");
   }
-  if (http && draft.config.routes.empty() && !draft.tops.empty())
+  if (http && !any && !draft.tops.empty())
     draft.tops.front().root.warn("no-route", "no route: every request is answered 404");
 }
 
@@ -59,7 +62,7 @@ Loaded finish(Draft& draft, Diagnostics& diagnostics, const LoadOptions& options
   Loaded out;
   if (!diagnostics.has_errors()) {
     for (const auto& unit : draft.units)
-      draft.config.files.push_back({unit->source.name, unit->source.text});
+      draft.config.files.push_back({unit->source.name, unit->source.directory, unit->source.text});
     if (options.expand) out.expanded = expand(draft, options.origins);
     out.config = std::make_shared<const Config>(std::move(draft.config));
   }
@@ -102,8 +105,10 @@ const std::size_t* Names::want(const Value& at, std::string_view name, bool at_k
   if (const std::size_t* index = find(name)) return index;
   if (!complete) return nullptr;
   std::vector<std::string_view> known;
-  for (const auto& entry : entries_) known.push_back(entry.first);
-  std::sort(known.begin(), known.end());
+  if (at.reading().diagnostics.may_suggest(entries_.size())) {
+    for (const auto& entry : entries_) known.push_back(entry.first);
+    std::sort(known.begin(), known.end());
+  }
   const std::string code = "unknown-" + std::string(kind_);
   const std::string text = "no " + std::string(kind_) + " is called " +
                            (at_key ? "'" + std::string(name) + "'" : at.shown());
@@ -127,6 +132,15 @@ Loaded load(const std::vector<std::string>& paths, const LoadOptions& options) {
   Draft draft(diagnostics);
   collect_files(draft, paths);
   return read(draft, diagnostics, options);
+}
+
+std::string long_form(const Config& config) {
+  Diagnostics diagnostics;
+  Draft draft(diagnostics);
+  collect_again(draft, config.files);
+  for (const auto& unit : draft.units)
+    if (unit->native != nullptr) draft.tops.emplace_back(*unit);
+  return expand(draft, true);
 }
 
 Loaded load_text(std::string name, std::string text, const LoadOptions& options) {

@@ -43,6 +43,9 @@ Loaded load(const std::vector<std::string>& paths, const LoadOptions& options = 
 // relative to the working directory.
 Loaded load_text(std::string name, std::string text, const LoadOptions& options = {});
 
+// The long form with origins, made again of the texts that were read: no file is opened.
+std::string long_form(const Config& config);
+
 // `FILE:LINE:COL: error: PATH: TEXT [CODE]`, the source line, a caret, and `did you mean`.
 std::string render(const Diagnostic& diagnostic);
 std::string render_json(const std::vector<Diagnostic>& diagnostics);

@@ -18,6 +18,11 @@ bool mapped(const std::array<std::uint8_t, 16>& ip) {
          ip[10] == 0xff && ip[11] == 0xff;
 }
 
+bool wildcard(const Address& address) {
+  return address.kind == Address::Kind::kAny ||
+         std::all_of(address.ip.begin(), address.ip.end(), [](std::uint8_t b) { return b == 0; });
+}
+
 }  // namespace
 
 std::string Address::to_string() const {
@@ -28,6 +33,29 @@ std::string Address::to_string() const {
   }
   const std::string text = ip_text(v6 ? AF_INET6 : AF_INET, ip.data());
   return (v6 ? "[" + text + "]" : text) + ":" + std::to_string(port);
+}
+
+bool is_loopback(const std::array<std::uint8_t, 16>& ip) {
+  if (mapped(ip)) return ip[12] == 127;
+  return std::all_of(ip.begin(), ip.end() - 1, [](std::uint8_t b) { return b == 0; }) &&
+         ip[15] == 1;
+}
+
+bool is_loopback(const Address& address) {
+  switch (address.kind) {
+    case Address::Kind::kUnix: return true;
+    case Address::Kind::kAny: return false;
+    case Address::Kind::kIp: break;
+  }
+  return address.v6 ? is_loopback(address.ip) : address.ip[0] == 127;
+}
+
+bool overlap(const Address& a, const Address& b) {
+  using Kind = Address::Kind;
+  if (a.kind == Kind::kUnix || b.kind == Kind::kUnix) return a.kind == b.kind && a.path == b.path;
+  if (a.port != b.port || a.port == 0) return false;
+  if (a.kind == Kind::kAny || b.kind == Kind::kAny) return true;  // of both families
+  return a.v6 == b.v6 && (a.ip == b.ip || wildcard(a) || wildcard(b));
 }
 
 bool Cidr::contains(const std::array<std::uint8_t, 16>& address) const {

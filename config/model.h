@@ -47,6 +47,12 @@ struct Address {
   std::string to_string() const;  // `127.0.0.1:80`, `[::1]:80`, `:80`, `unix:/run/x.sock`
   friend bool operator==(const Address&, const Address&) = default;
 };
+// Reached from this machine alone; a Unix socket is.
+bool is_loopback(const Address& address);
+bool is_loopback(const std::array<std::uint8_t, 16>& ip);  // IPv4 as ::ffff:a.b.c.d
+// Whether two cannot be bound side by side: one takes connections that are the other's. Port 0
+// never does.
+bool overlap(const Address& a, const Address& b);
 
 struct Cidr {
   std::array<std::uint8_t, 16> ip{};  // IPv4 as ::ffff:a.b.c.d
@@ -73,10 +79,10 @@ struct UploadRate {
 };
 
 struct ListenerLimits {  // 0: no limit
-  std::uint64_t headers = limits::kHeaderBytes;
-  std::uint64_t target = limits::kTargetBytes;
-  std::uint64_t fields = limits::kFields;
-  std::uint64_t body = 0;
+  Leaf<std::uint64_t> headers{limits::kHeaderBytes, {}};
+  Leaf<std::uint64_t> target{limits::kTargetBytes, {}};
+  Leaf<std::uint64_t> fields{limits::kFields, {}};
+  Leaf<std::uint64_t> body{0, {}};
   std::uint64_t streams = limits::kStreams;
   std::uint64_t connections = limits::kConnections;
   std::uint64_t per_client = 0;
@@ -308,7 +314,8 @@ struct Admin {
 };
 
 struct File {
-  std::string path;  // as named on the command line or by include
+  std::string path;       // as named on the command line or by include
+  std::string directory;  // what relative paths in it are relative to
   std::string text;
 };
 
@@ -321,7 +328,7 @@ struct Config {
   Telemetry telemetry;
   Admin admin;
   Millis drain_delay = limits::kDrainDelay;
-  Millis drain_deadline = limits::kDrainDeadline;
+  Millis drain_deadline = limits::kDrainDeadline;  // 0: none
 
   std::string where(const Mark& mark) const;  // `edge.yaml:12`, or `built-in`
 };

@@ -27,10 +27,13 @@ void read_protocols(const Value& value, Listener& listener) {
 void read_limits(const Value& value, ListenerLimits& limits) {
   const Map map(value, Section::kListenerLimits);
   if (!map) return;
-  map.get_size("headers", limits.headers);
-  map.get_size("target", limits.target);
-  map.get_count("fields", limits.fields);
-  map.get_size("body", limits.body);
+  const auto size = [&](std::string_view name, Leaf<std::uint64_t>& out) {
+    if (map.get_size(name, out.value)) out.mark = map[name]->mark();
+  };
+  size("headers", limits.headers);
+  size("target", limits.target);
+  if (map.get_count("fields", limits.fields.value)) limits.fields.mark = map["fields"]->mark();
+  size("body", limits.body);
   map.get_count("streams", limits.streams);
   map.get_count("connections", limits.connections);
   map.get_count("per_client", limits.per_client);
@@ -83,9 +86,15 @@ void read_tcp(Draft& draft, const Value& at, const Map& map, Listener& listener)
   for (const std::string_view name : {"redirect", "protocols"})
     if (const auto value = map[name])
       value->error_at_key("conflict", "stands beside `protocol: tcp`: that is of HTTP");
-  if (const auto to = map["to"])
+  if (const auto to = map["to"]) {
     listener.to = read_targets(draft, *to);
-  else
+    for (const Target& target : listener.to)
+      if (const Service& service = draft.config.services[*draft.services.find(target.service)];
+          service.protocol == Protocol::kHttp2)
+        to->warn("no-effect",
+                 "raw TCP goes through as it comes: `protocol: http2` of the service '" +
+                     service.name + "' has no effect here");
+  } else
     at.error_at_key("missing-key", "needs the key 'to': raw TCP has no routes");
   const auto timeouts = map["timeouts"];
   const bool idle = timeouts && timeouts->reading().tree.find(timeouts->node(), "idle") != nullptr;
@@ -99,16 +108,19 @@ bool read_address(const Value& value, Address& address) {
 }
 
 void add_listener(Draft& draft, const Value& at, Listener listener) {
-  const bool fixed = listener.address.kind == Address::Kind::kUnix || listener.address.port != 0;
+  if (!draft.listeners.add(at, listener.name, draft.config.listeners.size(), draft.where(at)))
+    return;
   const auto same =
       std::find_if(draft.config.listeners.begin(), draft.config.listeners.end(),
-                   [&](const Listener& other) { return other.address == listener.address; });
-  if (fixed && same != draft.config.listeners.end())
-    at.error_at_key("duplicate-address", "the listener '" + same->name +
-                                             "' has this address already, at " +
-                                             draft.where(same->mark));
-  if (draft.listeners.add(at, listener.name, draft.config.listeners.size(), draft.where(at)))
-    draft.config.listeners.push_back(std::move(listener));
+                   [&](const Listener& other) { return overlap(other.address, listener.address); });
+  if (same != draft.config.listeners.end())
+    at.error_at_key("duplicate-address",
+                    "the listener '" + same->name + "' " +
+                        (same->address == listener.address
+                             ? "has this address already"
+                             : "takes this address too, with " + same->address.to_string()) +
+                        ", at " + draft.where(same->mark));
+  draft.config.listeners.push_back(std::move(listener));
 }
 
 // A listener has no match, so there is nothing to take but the rest of the path.
@@ -184,8 +196,8 @@ std::vector<Target> read_targets(Draft& draft, const Value& value) {
       const auto& subsets = draft.config.services[*service].subsets;
       if (subsets.find(target.subset) == subsets.end()) {
         std::vector<std::string_view> known;
-        known.reserve(subsets.size());
-        for (const auto& subset : subsets) known.push_back(subset.first);
+        if (at.reading().diagnostics.may_suggest(subsets.size()))
+          for (const auto& subset : subsets) known.push_back(subset.first);
         const std::string_view near = nearest(target.subset, known);
         const std::string what = "the service '" + target.service + "' has no such subset";
         const std::string suggestion =

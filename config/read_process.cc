@@ -100,6 +100,7 @@ void read_drain(const Value& value, Config& config) {
   if (!map) return;
   const bool delay = map.get("delay", config.drain_delay);
   map.get("deadline", config.drain_deadline);
+  if (config.drain_deadline.count() == 0) return;  // none
   if (!delay) config.drain_delay = std::min(config.drain_delay, config.drain_deadline);
   if (config.drain_deadline < config.drain_delay)
     value.error_at_key("conflict",
@@ -117,9 +118,10 @@ void check_surfaces(Draft& draft) {
   for (const Listener& listener : config.listeners)
     bound.push_back({"listener '" + listener.name + "'", &listener.address});
   const auto add = [&](std::string_view group, std::string_view name, const Address& address) {
-    const auto same = std::find_if(bound.begin(), bound.end(),
-                                   [&](const Bound& other) { return *other.address == address; });
-    if (same != bound.end() && (address.kind == Address::Kind::kUnix || address.port != 0))
+    const auto same = std::find_if(bound.begin(), bound.end(), [&](const Bound& other) {
+      return overlap(*other.address, address);
+    });
+    if (same != bound.end())
       for (const Top& top : draft.tops) {
         const auto outer = top.map[group];
         if (!outer || !outer->is_map()) continue;
@@ -127,7 +129,10 @@ void check_surfaces(Draft& draft) {
           const Value entry = outer->entry(i);
           if (entry.name() == name || name.empty())
             entry.error_at_key("duplicate-address",
-                               "the " + same->name + " has this address already");
+                               "the " + same->name +
+                                   (*same->address == address ? " has this address already"
+                                                              : " takes this address too, with " +
+                                                                    same->address->to_string()));
         }
       }
     bound.push_back({name.empty() ? "admin interface" : "metrics surface", &address});

@@ -1,5 +1,6 @@
 // Services: their endpoints in all shapes, and what is said of connections to them.
 #include <algorithm>
+#include <unordered_set>
 
 #include "config/draft.h"
 
@@ -24,8 +25,8 @@ bool read_labels(const Value& value, std::map<std::string, std::string>& out) {
 
 struct Endpoints {
   std::vector<Endpoint> list;
+  std::unordered_set<std::string> addresses;
   std::optional<EndpointScheme> scheme;
-  Mark scheme_mark;
 };
 
 void read_address(const Value& value, Endpoint& endpoint, Endpoints& all) {
@@ -40,10 +41,7 @@ void read_address(const Value& value, Endpoint& endpoint, Endpoints& all) {
                 "conflict",
                 {}});
   all.scheme = scheme;
-  const bool twice = std::any_of(all.list.begin(), all.list.end(), [&](const Endpoint& other) {
-    return other.address == endpoint.address;
-  });
-  if (twice)
+  if (!all.addresses.insert(endpoint.address.to_string()).second)
     return value.warn("duplicate-endpoint",
                       value.shown() + " stands in the list already; counted once");
   all.list.push_back(std::move(endpoint));
@@ -123,6 +121,20 @@ void time_leaf(const Map& map, std::string_view name, Leaf<Millis>& out) {
   if (map.get(name, out.value)) out.mark = map[name]->mark();
 }
 
+// What raw TCP has no use for: it has no response head, and only a connection that failed is tried
+// again, at once.
+void warn_http_keys(const Value& service) {
+  for (std::uint32_t i = 0; i < service.entries(); ++i) {
+    const Value group = service.entry(i);
+    if (group.name() != "timeout" && group.name() != "retry") continue;
+    for (std::uint32_t k = 0; k < group.entries(); ++k) {
+      const Value entry = group.entry(k);
+      for (const std::string_view name : {"headers", "when", "backoff", "budget", "methods"})
+        if (entry.name() == name) entry.warn("no-effect", "has no effect on raw TCP");
+    }
+  }
+}
+
 void read_service(Draft& draft, const Value& value, Service service) {
   service.name = value.name();
   service.mark = value.key_mark();
@@ -141,6 +153,7 @@ void read_service(Draft& draft, const Value& value, Service service) {
     }
     if (const auto subsets = map["subsets"]) read_subsets(*subsets, service);
   }
+  if (service.protocol == Protocol::kTcp) warn_http_keys(value);
   if (const Problem problem = check_name(value.name()))
     value.error_at_key(problem.code, "'" + std::string(value.name()) + "' " + problem.text);
   if (!draft.services.add(value, value.name(), draft.config.services.size(), draft.where(value)))

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "config/yaml_text.h"
+
 namespace outrider::config {
 namespace {
 
@@ -55,6 +57,10 @@ Problem resolve(std::string_view text, std::string& out) {
                   name + ":-default}",
               "env-unset",
               {}};
+    if (value != nullptr && !yaml::is_utf8(value))
+      return {"needs the environment variable " + name + ", whose value is not UTF-8",
+              "env-encoding",
+              {}};
     if (value != nullptr)
       out += value;
     else
@@ -80,8 +86,12 @@ std::string Value::path() const {
 
 std::string Value::shown() const {
   if (!is_scalar()) return std::string(kind_of(*node_));
-  std::string out = "'" + std::string(node_->text.substr(0, kShownBytes));
-  if (node_->text.size() > kShownBytes) out += "…";
+  std::size_t size = std::min(node_->text.size(), kShownBytes);
+  while (size < node_->text.size() &&
+         (static_cast<unsigned char>(node_->text[size]) & 0xC0) == 0x80)
+    --size;  // not inside a character
+  std::string out = "'" + std::string(node_->text.substr(0, size));
+  if (size < node_->text.size()) out += "…";
   for (char& c : out)
     if (static_cast<unsigned char>(c) < 0x20) c = ' ';
   return out + "'";
@@ -202,11 +212,13 @@ bool Value::read_size(std::uint64_t& out, std::int64_t max) const {
 }
 
 std::optional<std::size_t> Value::word(std::string_view words) const {
-  const auto scalar = text("one of " + std::string(words.substr(0, words.find("||"))));
+  const std::string_view supported = words.substr(0, words.find("||"));
+  std::string list;
+  for (const char c : supported) list += c == '|' ? std::string(", ") : std::string(1, c);
+  const auto scalar = text(supported.find('|') == std::string_view::npos ? list : "one of " + list);
   if (!scalar) return std::nullopt;
   std::vector<std::string_view> known;
   bool later = false;
-  std::string list;
   for (std::size_t index = 0; !words.empty();) {
     const std::size_t bar = words.find('|');
     const std::string_view word = words.substr(0, bar);
@@ -221,7 +233,6 @@ std::optional<std::size_t> Value::word(std::string_view words) const {
     }
     if (word == *scalar) return index;
     known.push_back(word);
-    if (!later) list += (list.empty() ? "" : ", ") + std::string(word);
     ++index;
   }
   fail({known.size() > 1 ? "is none of " + list : "is not " + list, "bad-value",
@@ -256,8 +267,8 @@ void Map::check_key(std::uint32_t entry) {
   const Key* key = find_key(section_, value.name());
   if (key == nullptr) {
     if (section_ == Section::kTop && value.name().starts_with("x-")) return;
-    if (value.name() == "<<" || value.name().empty() || value.is_null())
-      return;  // reported as a trap
+    const bool trap = !value.key_->quoted && (value.name() == "<<" || value.name().empty());
+    if (trap || value.is_null()) return;  // reported already
     const bool of_route = section_ == Section::kPolicy || section_ == Section::kService ||
                           section_ == Section::kDefaultService;
     if (of_route && find_key(Section::kRoute, value.name()) != nullptr)

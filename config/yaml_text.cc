@@ -91,6 +91,15 @@ std::optional<TextError> flow_trap(std::string_view text, std::size_t offset,
 
 }  // namespace
 
+bool is_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t length = utf8(text, i);
+    if (length == 0) return false;
+    i += length;
+  }
+  return true;
+}
+
 std::optional<TextError> check_bytes(std::string_view text) {
   if (text.size() > limits::kConfigBytes) return TextError{0, "file-too-large", "over 16 MiB"};
   const std::string_view two = text.substr(0, 2);

@@ -17,6 +17,8 @@ struct TextError {
   std::string text;
 };
 
+bool is_utf8(std::string_view text);
+
 // Size, encoding, NUL and control bytes.
 std::optional<TextError> check_bytes(std::string_view text);
 // Where the tab is, when the first word of a line stands at `offset` behind one.

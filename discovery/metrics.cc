@@ -412,7 +412,7 @@ void Metrics::render(MetricText& text, std::uint32_t series_limit) const {
     durations.erase(last);
   }
   text.family("outrider_request_duration_seconds", Type::kHistogram,
-              "Time from a request's first byte to the end of its exchange.");
+              "Time from the end of a request's head to the end of its exchange.");
   for (const auto& [key, histogram] : durations)
     text.histogram({{"route", label_text(key.first)}, {"service", label_text(key.second)}},
                    histogram);

@@ -104,12 +104,6 @@ bool is_mapped(const std::array<std::uint8_t, 16>& ip) {
   return std::equal(kMapped.begin(), kMapped.end(), ip.begin());
 }
 
-bool is_loopback(const std::array<std::uint8_t, 16>& ip) {
-  if (is_mapped(ip)) return ip[12] == 127;
-  return ip[15] == 1 &&
-         std::all_of(ip.begin(), ip.end() - 1, [](std::uint8_t byte) { return byte == 0; });
-}
-
 // Walks a list of addresses from the right, from our own peer outwards, to the first that is not
 // trusted.
 class Walk {
@@ -126,7 +120,7 @@ class Walk {
   void finish() {
     if (!moved_) return;
     x_.client_ip_text = format_ip(x_.client_ip, x_.arena);
-    x_.talkative = is_loopback(x_.client_ip) || in_trust(x_, x_.client_ip);
+    x_.talkative = config::is_loopback(x_.client_ip) || in_trust(x_, x_.client_ip);
   }
 
  private:

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "config/log.h"
+#include "filters/http/accept.h"
 #include "filters/template.h"
 
 namespace outrider {
@@ -74,36 +75,11 @@ std::string_view text_line(std::string_view words, Arena& arena) {
       });
 }
 
-// `;q=0` and its like.
-bool is_refused(std::string_view parameters) {
-  while (!parameters.empty()) {
-    const std::size_t end = parameters.find(';');
-    std::string_view parameter = trim_ows(parameters.substr(0, end));
-    parameters.remove_prefix(end == std::string_view::npos ? parameters.size() : end + 1);
-    if (parameter.size() < 3 || (parameter[0] | 0x20) != 'q' || parameter[1] != '=') continue;
-    return parameter.find_first_not_of("0.", 2) == std::string_view::npos;
-  }
-  return false;
-}
-
-// Does Accept name a JSON type (`application/json`, `application/problem+json`)?
-bool wants_json(const Headers& headers) {
-  for (const Header& header : headers) {
-    if (header.id != HeaderId::kAccept) continue;
-    for (std::string_view list = header.value; !list.empty();) {
-      const std::size_t comma = list.find(',');
-      const std::string_view item = list.substr(0, comma);
-      list.remove_prefix(comma == std::string_view::npos ? list.size() : comma + 1);
-      const std::size_t semicolon = item.find(';');
-      const std::string_view type = trim_ows(item.substr(0, semicolon));
-      if (type.size() < 5 || !equal_ignoring_case(type.substr(type.size() - 4), "json")) continue;
-      const char before = type[type.size() - 5];
-      if (before != '/' && before != '+') continue;
-      if (semicolon == std::string_view::npos || !is_refused(item.substr(semicolon + 1)))
-        return true;
-    }
-  }
-  return false;
+// `application/json`, `application/problem+json`.
+bool is_json(std::string_view type) {
+  if (type.size() < 5 || !equal_ignoring_case(type.substr(type.size() - 4), "json")) return false;
+  const char before = type[type.size() - 5];
+  return before == '/' || before == '+';
 }
 
 std::string_view problem_json(const Exchange& x, std::string_view words, Arena& arena) {
@@ -151,7 +127,7 @@ std::string_view local_reply(Exchange& x) {
     return {};
   }
   if (x.status == 405) headers.add(HeaderId::kAllow, kMethodsAllowed);  // RFC 9110 §15.5.6
-  const bool json = wants_json(x.request.headers);
+  const bool json = accepts(x.request.headers, is_json);
   const std::string_view body =
       json ? problem_json(x, words, x.arena)
            : x.arena.concat(decimal(static_cast<std::uint64_t>(x.status), x.arena), " ", why.word,
@@ -177,7 +153,7 @@ void note_failure(Exchange& x, Reason reason, std::string_view words) {
 }
 
 void log_failure(const Exchange& x) {
-  if (x.reason == Reason::kOk || !log::enabled(log::Level::kWarn)) return;
+  if (info(x.reason).status < 500 || !log::enabled(log::Level::kWarn)) return;
   Scratch scratch;
   const Value method = value_of(config::VariableKind::kMethod, x, scratch);
   const Value client = value_of(config::VariableKind::kClient, x, scratch);

@@ -18,8 +18,8 @@ Headers& grpc_trailers(Exchange& x);
 // status yet the reason's is noted (499 for a client that went away). The first cause stands.
 void note_failure(Exchange& x, Reason reason, std::string_view words);
 
-// The exchange's reason and all of its detail in the process log, at most ten a second of a reason;
-// nothing for `ok`.
+// The exchange's reason and all of its detail, which most clients are not told, in the process log;
+// at most ten a second of a reason. Nothing where the proxy or an upstream is not to blame.
 void log_failure(const Exchange& x);
 
 }  // namespace outrider

@@ -13,6 +13,7 @@
 
 #include "config/log.h"
 #include "filters/forwarded.h"
+#include "filters/http/accept.h"
 #include "filters/http/path.h"
 #include "filters/http/query.h"
 #include "proxy/connection.h"
@@ -22,7 +23,6 @@ namespace outrider {
 
 namespace {
 
-constexpr int kBacklog = 128;
 constexpr std::size_t kMaxConnections = 64;
 constexpr Millis kRequestTime{10'000};
 constexpr Millis kQuietTime{60'000};  // between requests, and for an answer to be taken
@@ -106,10 +106,8 @@ std::string_view allowed_methods(Page page) {
 
 bool is_loopback_name(std::string_view host) {
   if (equal_ignoring_case(host, "localhost")) return true;
-  static constexpr config::Cidr kLoopback4{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127}, 104};
-  static constexpr config::Cidr kLoopback6{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 128};
   std::array<std::uint8_t, 16> ip{};
-  return parse_ip(host, ip) && (kLoopback4.contains(ip) || kLoopback6.contains(ip));
+  return parse_ip(host, ip) && config::is_loopback(ip);
 }
 
 // An Origin is `scheme://host[:port]`; anything else, `null` too, is foreign.
@@ -124,25 +122,26 @@ bool is_local_origin(std::string_view origin, Arena& arena) {
 
 }  // namespace
 
-struct AdminServer::Impl {
+struct AdminServer::Impl final : Acceptor::Events {
   class Client;
   class Request;
 
   Impl(Server& the_server, const config::Address& the_address, bool is_full)
-      : server(the_server), address(the_address), full(is_full) {}
+      : server(the_server),
+        address(the_address),
+        full(is_full),
+        acceptor(the_server.loop(), *this) {}
   ~Impl() { close(); }
-  bool open(int fd, std::string& why);
-  void on_connection(int status);
+  void on_accepted(int fd) override;
+  void on_refused() override {}
   void close();
   bool unix_socket() const { return address.kind == config::Address::Kind::kUnix; }
 
   Server& server;
   const config::Address address;
   const bool full;
-  Handle<uv_tcp_t> tcp;
-  Handle<uv_pipe_t> pipe;
-  uv_stream_t* stream = nullptr;  // of one of them
-  ListNode clients;               // quiet longest first
+  Acceptor acceptor;
+  ListNode clients;  // quiet longest first
   std::size_t count = 0;
 };
 
@@ -193,8 +192,8 @@ class AdminServer::Impl::Client final : public ListNode,
     ++impl_.count;
   }
 
-  bool accept(uv_stream_t* server) {
-    if (!wire_.accept(server, impl_.unix_socket())) return false;
+  bool accept(int fd) {
+    if (!wire_.accept(fd, impl_.unix_socket())) return false;
     codec_ = make_h1_server(wire_, *this, {});
     wire_.start_reading();
     timer_.start(kRequestTime);
@@ -323,11 +322,9 @@ void AdminServer::Impl::Request::answer_later(Page page) {
     });
     return;
   }
-  bool open_metrics = false;
-  for (const Header& header : head_.headers)
-    open_metrics = open_metrics ||
-                   (header.id == HeaderId::kAccept &&
-                    header.value.find("application/openmetrics-text") != std::string_view::npos);
+  const bool open_metrics = accepts(head_.headers, [](std::string_view type) {
+    return equal_ignoring_case(type, "application/openmetrics-text");
+  });
   server.collect_metrics(open_metrics, [self = weak_from_this(), open_metrics](std::string text) {
     const auto request = self.lock();
     if (request != nullptr)
@@ -411,49 +408,24 @@ void AdminServer::Impl::Request::finish() {
 
 // ---- connections
 
-bool AdminServer::Impl::open(int fd, std::string& why) {
-  int status = 0;
-  if (unix_socket()) {
-    pipe.reset(new uv_pipe_t);
-    uv_pipe_init(server.loop().uv(), pipe.get(), 0);
-    status = uv_pipe_open(pipe.get(), fd);
-    stream = reinterpret_cast<uv_stream_t*>(pipe.get());
-  } else {
-    tcp.reset(new uv_tcp_t);
-    uv_tcp_init(server.loop().uv(), tcp.get());
-    status = uv_tcp_open(tcp.get(), fd);
-    stream = reinterpret_cast<uv_stream_t*>(tcp.get());
-  }
-  stream->data = this;
-  if (status == 0)
-    status = uv_listen(stream, kBacklog, [](uv_stream_t* listening, int result) {
-      if (listening->data != nullptr) static_cast<Impl*>(listening->data)->on_connection(result);
-    });
-  if (status != 0) why = uv_strerror(status);
-  return status == 0;
-}
-
-void AdminServer::Impl::on_connection(int status) {
-  if (status != 0) return;
+void AdminServer::Impl::on_accepted(int fd) {
   if (count >= kMaxConnections) static_cast<Client&>(*clients.next).reset();
   auto client = std::make_unique<Client>(*this);
-  if (client->accept(stream))
+  if (client->accept(fd))
     client.release()->insert_before(clients);  // it defers its own end in leave()
   else
     --count;
 }
 
 void AdminServer::Impl::close() {
-  tcp.reset();
-  pipe.reset();
-  stream = nullptr;
+  acceptor.close();
   while (clients.linked()) static_cast<Client&>(*clients.next).leave();
 }
 
 AdminServer::AdminServer(Server& server, const config::Address& address, bool full)
     : impl_(std::make_unique<Impl>(server, address, full)) {}
 AdminServer::~AdminServer() = default;
-bool AdminServer::open(int fd, std::string& why) { return impl_->open(fd, why); }
+void AdminServer::open(BoundSocket socket) { impl_->acceptor.open(std::move(socket)); }
 void AdminServer::close() { impl_->close(); }
 
 }  // namespace outrider

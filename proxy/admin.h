@@ -8,6 +8,7 @@
 
 #include "config/model.h"
 #include "discovery/event_loop.h"
+#include "proxy/acceptor.h"
 
 namespace outrider {
 
@@ -18,8 +19,8 @@ class AdminServer {
   // `full`: everything of config.md §7; else /metrics, /ready, /live and their aliases alone.
   AdminServer(Server& server, const config::Address& address, bool full);
   ~AdminServer();
-  // Takes a bound socket over.
-  bool open(int fd, std::string& why);
+  // Takes the socket over.
+  void open(BoundSocket socket);
   void close();  // listener and connections; handles end as the loop turns
 
  private:

@@ -60,9 +60,9 @@ CodecSettings Downstream::codec_settings() const {
           ? 0
           : limits.requests - std::min<std::uint64_t>(requests_, limits.requests - 1);
   return {.scheme = info_.scheme(),
-          .max_header_bytes = limits.headers,
-          .max_target_bytes = limits.target,
-          .max_fields = limits.fields,
+          .max_header_bytes = limits.headers.value,
+          .max_target_bytes = limits.target.value,
+          .max_fields = limits.fields.value,
           .max_streams = static_cast<std::uint32_t>(limits.streams),
           .max_requests = requests};
 }
@@ -95,7 +95,7 @@ bool Downstream::learn_peer() {
       size < sizeof(ip_text_) ? ip_text_ : (long_ip_text_ = std::make_unique<char[]>(size)).get();
   std::memcpy(to, text, size);
   info_.ip_text = {to, size};
-  info_.local = v4 ? info_.ip[12] == 127 : info_.ip_text == "::1";
+  info_.local = config::is_loopback(info_.ip);
   info_.trusted =
       std::any_of(info_.listener->trust.begin(), info_.listener->trust.end(),
                   [this](const config::Cidr& range) { return range.contains(info_.ip); });

@@ -100,10 +100,10 @@ bool fill_client(ClientInfo& client, TlsPeer& peer, const ListenerSnapshot& list
   client.listener = listener.config;
   client.listener_label = listener.label;
   client.ip_text = ip;
-  client.local = ip.starts_with("127.") || ip == "::1";
   peer.identity = request.from;
   if (!request.from.empty()) client.tls = &peer;
   if (!parse_ip(ip, client.ip)) return false;
+  client.local = config::is_loopback(client.ip);
   client.trusted =
       std::any_of(listener.config->trust.begin(), listener.config->trust.end(),
                   [&](const config::Cidr& range) { return range.contains(client.ip); });
@@ -182,6 +182,8 @@ class Explanation {
   struct Candidate {
     std::string address, state, why;
   };
+  bool belongs(const config::Endpoint& endpoint, const CompiledTarget& target) const;
+  bool is_empty(const CompiledTarget& target) const;  // no endpoint would be chosen
   std::vector<Candidate> endpoints() const;
   std::vector<std::pair<std::string, std::string>> request_headers() const;
   std::vector<std::pair<std::string, std::string>> response_headers() const;
@@ -215,7 +217,14 @@ void Explanation::decide(const std::string& bytes) {
     std::uint8_t position = 0;
     x_.target->chain.on_request(x_, control, position);
     x_.attempts = 1;
-    if (!x_.answer.set && x_.target->target != nullptr) x_.target->chain.on_attempt(x_);
+    if (!x_.answer.set && x_.target->target != nullptr) {
+      if (is_empty(*x_.target))
+        x_.reply(Reason::kNoEndpoint, x_.target->subset < 0
+                                          ? "the service has no endpoint"
+                                          : "no endpoint carries the subset's labels");
+      else
+        x_.target->chain.on_attempt(x_);
+    }
   }
   if (x_.answer.set || x_.target->target == nullptr) answer();
 }
@@ -227,24 +236,33 @@ void Explanation::read(const std::string& bytes) {
   x_.request.scheme = x_.client.scheme();
   const auto codec = make_h1_server(wire, receiver,
                                     {.scheme = x_.client.scheme(),
-                                     .max_header_bytes = limits.headers,
-                                     .max_target_bytes = limits.target,
-                                     .max_fields = limits.fields});
+                                     .max_header_bytes = limits.headers.value,
+                                     .max_target_bytes = limits.target.value,
+                                     .max_fields = limits.fields.value});
   codec->feed(bytes);
   if (x_.answer.set) trust(x_);  // who hears of it decides how much it says
 }
 
-// The heaviest target stands for all; the others differ in service and policy alone.
+// The heaviest target stands for all; the others differ in service and policy alone. One without
+// endpoints leaves its share to the others, where it may.
 void Explanation::take_target() {
-  const std::vector<CompiledTarget>& targets = x_.route->targets;
-  x_.target = &*std::max_element(
-      targets.begin(), targets.end(),
-      [](const CompiledTarget& a, const CompiledTarget& b) { return a.weight < b.weight; });
+  const auto heaviest = [&](auto&& usable) {
+    const CompiledTarget* found = nullptr;
+    for (const CompiledTarget& target : x_.route->targets)
+      if (usable(target) && (found == nullptr || target.weight > found->weight)) found = &target;
+    return found;
+  };
+  x_.target = heaviest([](const CompiledTarget&) { return true; });
   if (x_.target->target == nullptr) return;
   if (x_.route->total_weight == 0) {
     x_.reply(Reason::kNoWeight, "every target of the route has weight 0");
     return;
   }
+  const auto& when = x_.target->policy->when_empty;
+  if (is_empty(*x_.target) && (!when || when->value == config::WhenEmpty::kSpill))
+    if (const CompiledTarget* other =
+            heaviest([&](const CompiledTarget& it) { return it.weight != 0 && !is_empty(it); }))
+      x_.target = other;
   const config::Policy& policy = *x_.target->policy;
   if (!x_.request.upgrade.empty() && policy.upgrade) {
     const std::vector<std::string>& allowed = policy.upgrade->value;
@@ -254,7 +272,7 @@ void Explanation::take_target() {
       x_.request.upgrade = {};
   }
   const std::uint64_t limit =
-      policy.body_max ? policy.body_max->value : x_.client.listener->limits.body;
+      policy.body_max ? policy.body_max->value : x_.client.listener->limits.body.value;
   if (limit != 0 && x_.request.content_length.value_or(0) > limit)
     x_.reply(Reason::kBodyTooLarge, "the body is larger than body.max");
 }
@@ -272,21 +290,30 @@ std::string Explanation::action() const {
   return x_.route->route->respond ? "respond" : "to";
 }
 
+bool Explanation::belongs(const config::Endpoint& endpoint, const CompiledTarget& target) const {
+  const auto& subsets = config_.services[target.service].subsets;
+  const auto subset = subsets.find(target.target->subset);
+  if (subset == subsets.end()) return true;
+  return std::all_of(subset->second.begin(), subset->second.end(), [&](const auto& label) {
+    const auto own = endpoint.labels.find(label.first);
+    return own != endpoint.labels.end() && own->second == label.second;
+  });
+}
+
+bool Explanation::is_empty(const CompiledTarget& target) const {
+  const std::vector<config::Endpoint>& all = config_.services[target.service].endpoints;
+  return std::none_of(all.begin(), all.end(), [&](const config::Endpoint& endpoint) {
+    return endpoint.weight != 0 && belongs(endpoint, target);
+  });
+}
+
 std::vector<Explanation::Candidate> Explanation::endpoints() const {
   std::vector<Candidate> all;
   if (x_.route == nullptr) return all;
   for (const CompiledTarget& target : x_.route->targets) {
     if (target.target == nullptr || target.weight == 0) continue;
-    const config::Service& service = config_.services[target.service];
-    const auto subset = service.subsets.find(target.target->subset);
-    for (const config::Endpoint& endpoint : service.endpoints) {
-      const auto carries = [&](const auto& label) {
-        const auto own = endpoint.labels.find(label.first);
-        return own != endpoint.labels.end() && own->second == label.second;
-      };
-      if (subset != service.subsets.end() &&
-          !std::all_of(subset->second.begin(), subset->second.end(), carries))
-        continue;
+    for (const config::Endpoint& endpoint : config_.services[target.service].endpoints) {
+      if (!belongs(endpoint, target)) continue;
       Candidate candidate{endpoint.address.to_string(), "healthy", "no health check configured"};
       if (endpoint.health == config::Health::kUnhealthy) candidate.state = "unhealthy";
       if (endpoint.health == config::Health::kDraining) candidate.state = "draining";

@@ -109,13 +109,8 @@ void add_retry(Leaves& leaves, const config::Policy& policy) {
 
 void add_body(Leaves& leaves, const config::Policy& policy, const config::Listener& listener) {
   const bool of_route = policy.body_max.has_value();
-  const std::uint64_t bytes = of_route ? policy.body_max->value : listener.limits.body;
-  config::Mark origin;
-  if (of_route)
-    origin = policy.body_max->mark;
-  else if (bytes != 0)
-    origin = listener.mark;
-  leaves.add("body.max", bytes == 0 ? Json() : Json(written_size(bytes)), origin);
+  const config::Leaf<std::uint64_t>& leaf = of_route ? *policy.body_max : listener.limits.body;
+  leaves.add("body.max", leaf.value == 0 ? Json() : Json(written_size(leaf.value)), leaf.mark);
 }
 
 void add_rewrite(Leaves& leaves, const config::Policy& policy) {

@@ -74,14 +74,14 @@ int run_command(const Command& self, Words words) {
   RunOptions options;
   bool no_watch = false, verbose = false, takeover = false;
   CLI::App app(self.sentence, title(self));
-  app.add_option("CONFIG,--config", options.paths, "File, directory, or - for standard input")
-      ->required();
+  app.add_option("CONFIG,--config", options.paths, "File, directory, or - for standard input");
   app.add_option("--workers", options.workers, "Threads that serve; default: as configured")
       ->check(CLI::Range(1U, kMaxWorkers));
   app.add_flag("--no-watch", no_watch, "Do not look for changes of files");
   app.add_flag("-v", verbose, "Log at level debug");
   app.add_flag("--takeover", takeover)->group("");
   if (const auto code = parse(self, app, std::move(words))) return *code;
+  if (options.paths.empty()) return usage_error(self, "CONFIG is required");
   if (takeover) return unsupported("--takeover");
   options.watch = !no_watch;
   return run(std::move(options), verbose);
@@ -211,15 +211,22 @@ int dispatch(Words words) {
     return kUsage;
   }
   const std::string first = words.front();
-  if (first == "--help" || first == "-h" || first == "help") {
+  const bool help = first == "--help" || first == "-h" || first == "help";
+  if (help && words.size() == 1) {
     print_usage(stdout);
     return kOk;
   }
-  if (first == "--version") return version();
-  if (first.starts_with('-')) return run_command(kCommands[0], std::move(words));
+  if (help) {
+    say(first + ": takes no further words; COMMAND --help says more of one");
+    print_usage(stderr);
+    return kUsage;
+  }
+  if (first.starts_with('-') && first != "--version")
+    return run_command(kCommands[0], std::move(words));
   words.erase(words.begin());
   for (const Command& command : kCommands)
-    if (command.name == first) return command.run(command, std::move(words));
+    if (command.name == (first == "--version" ? "version" : first))
+      return command.run(command, std::move(words));
   if (std::find(std::begin(kReserved), std::end(kReserved), first) != std::end(kReserved))
     return unsupported("'" + first + "'");
   return unknown_command(first);

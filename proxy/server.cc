@@ -9,10 +9,10 @@
 #include <fstream>
 #include <map>
 #include <thread>
+#include <utility>
 
 #include "config/log.h"
 #include "proxy/admin.h"
-#include "proxy/listener.h"
 
 namespace outrider {
 
@@ -113,9 +113,6 @@ int Server::run() {
   else if (exit_code_ == 0)
     log::info("drained");
   workers_.clear();
-  for (const config::Listener& listener : config_->listeners)
-    if (listener.address.kind == config::Address::Kind::kUnix)
-      ::unlink(listener.address.path.c_str());
   log::stop();
   ignore_further_signals();
   return exit_code_;
@@ -126,16 +123,16 @@ bool Server::bind_all() {
       options_.workers != 0 ? options_.workers : config_->workers.value_or(cpu_count());
   bool all = true;
   for (const config::Listener& listener : config_->listeners) {
-    std::vector<int> fds;
+    std::vector<BoundSocket> sockets;
     config::Address bound;
     std::string why;
-    if (!bind_listener(listener.address, count, fds, bound, why)) {
+    if (!bind_listener(listener.address, count, sockets, bound, why)) {
       log::error("cannot listen on {} ({}, {}): {}", listener.address.to_string(), listener.name,
                  config_->where(listener.address_mark), why);
       all = false;
     }
     bound_.push_back(bound);
-    sockets_.push_back(std::move(fds));
+    sockets_.push_back(std::move(sockets));
   }
   if (!all) return false;
   for (std::size_t i = 0; i < config_->services.size(); ++i)
@@ -175,40 +172,34 @@ bool Server::start_admin() {
       {"admin", config_->admin.on, config_->admin.written, config_->admin.address, true},
       {"metrics", config_->telemetry.metrics, config_->telemetry.metrics_written,
        config_->telemetry.metrics_address, false}};
-  for (const Surface& surface : surfaces) {
-    if (!surface.on) continue;
-    std::vector<int> fds;
+  const auto open = [this](const Surface& surface) {
+    std::vector<BoundSocket> sockets;
     config::Address bound;
     std::string why;
-    bool open = bind_listener(surface.address, 1, fds, bound, why);
-    if (open) {
-      auto server = std::make_unique<AdminServer>(*this, bound, surface.full);
-      open = server->open(fds.front(), why);
-      if (open) admin_.push_back(std::move(server));
-    }
-    if (open) {
+    if (bind_listener(surface.address, 1, sockets, bound, why)) {
+      admin_.push_back(std::make_unique<AdminServer>(*this, bound, surface.full));
+      admin_.back()->open(std::move(sockets.front()));
       log::plain("listening " + std::string(surface.name) + " " + bound.to_string());
-    } else if (surface.written) {
+      return true;
+    }
+    if (surface.written)
       log::error("cannot listen on {} ({}): {}", surface.address.to_string(), surface.name, why);
-      return false;
-    } else {
+    else
       log::warn("{} is off: cannot listen on its default {}: {}", surface.name,
                 surface.address.to_string(), why);
-    }
-  }
+    return !surface.written;
+  };
+  // A default gives way to what was written, to the other surface's address too.
+  for (const bool written : {true, false})
+    for (const Surface& surface : surfaces)
+      if (surface.on && surface.written == written && !open(surface)) return false;
   return true;
 }
 
 void Server::start_workers() {
   for (std::size_t l = 0; l < sockets_.size(); ++l) {
-    for (std::size_t w = 0; w < workers_.size(); ++w) {
-      std::string why;
-      if (workers_[w]->listen(l, sockets_[l][w], why)) continue;
-      log::error("cannot listen on {} ({}): {}", bound_[l].to_string(), config_->listeners[l].name,
-                 why);
-      exit_code_ = 1;
-      return;
-    }
+    for (std::size_t w = 0; w < workers_.size(); ++w)
+      workers_[w]->listen(l, std::move(sockets_[l][w]));
     log::plain("listening " + config_->listeners[l].name + " " + bound_[l].to_string());
   }
   for (const auto& worker : workers_) worker->start();
@@ -239,12 +230,14 @@ void Server::on_signal(int number) {
     case SIGUSR1: log_writer_.reopen(); return;
     default: break;
   }
-  if (phase_ >= Phase::kAnnounced) {
+  if (std::exchange(signalled_, true)) {
     log::info("second signal: exiting at once");
     stop_now();
-    return;
+  } else if (phase_ < Phase::kAnnounced) {
+    start_drain(number == SIGTERM);
+  } else if (phase_ == Phase::kAnnounced && number == SIGINT) {
+    drain_timer_.start(Millis{0});  // POST /drain began it; only the delay is cut short
   }
-  start_drain(number == SIGTERM);
 }
 
 void Server::each_worker(std::function<void(Worker&)> function) {
@@ -262,17 +255,15 @@ void Server::start_drain(bool with_delay) {
     worker.draining = true;
     worker.drain(Worker::Drain::kAnnounce, true, true);
   });
-  deadline_timer_.start(config_->drain_deadline);
-  const Millis delay =
-      with_delay ? std::min(config_->drain_delay, config_->drain_deadline) : Millis{0};
-  drain_timer_.start(delay);
+  if (config_->drain_deadline.count() != 0) deadline_timer_.start(config_->drain_deadline);
+  drain_timer_.start(with_delay ? config_->drain_delay : Millis{0});
 }
 
 void Server::on_drain_step() {
   phase_ = Phase::kClosing;
   const bool any_inbound =
       std::any_of(config_->listeners.begin(), config_->listeners.end(),
-                  [](const config::Listener& it) { return !is_outbound(it.address); });
+                  [](const config::Listener& it) { return !config::is_loopback(it.address); });
   outbound_closed_ = !any_inbound;
   each_worker([any_inbound](Worker& worker) {
     worker.stop_accepting(true, !any_inbound);
@@ -369,6 +360,11 @@ void Server::render_configuration(MetricText& text) const {
               "1 while unhealthy endpoints are used for want of healthy ones.");
   for (const config::Service& service : config_->services)
     text.sample({{"service", service.name}}, std::uint64_t{0});
+  // TLS and DNS have nothing to count yet.
+  text.family("outrider_tls_handshakes", Type::kCounter, "TLS handshakes, by side and result.");
+  text.family("outrider_tls_not_after_seconds", Type::kGauge,
+              "When each certificate expires, in seconds since the Unix epoch.");
+  text.family("outrider_dns_queries", Type::kCounter, "DNS queries, by result.");
 }
 
 void Server::collect_services(std::function<void(std::string)> done) {
@@ -404,15 +400,13 @@ void Server::collect_services(std::function<void(std::string)> done) {
         }
         services.push_back({{"name", service.name}, {"endpoints", std::move(endpoints)}});
       }
-      done(services.dump(2) + "\n");
+      // File names in it need not be UTF-8.
+      done(services.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
     });
   });
 }
 
-std::string Server::config_text() const {
-  const config::Loaded loaded = config::load(options_.paths, {.expand = true, .origins = true});
-  return loaded.expanded;
-}
+std::string Server::config_text() const { return config::long_form(*snapshot_->config); }
 
 std::string Server::config_status() const {
   const std::time_t seconds = loaded_at_ms_ / 1000;

@@ -12,6 +12,7 @@
 #include "discovery/event_loop.h"
 #include "discovery/metrics.h"
 #include "proxy/connection.h"
+#include "proxy/listener.h"
 #include "proxy/worker.h"
 
 namespace outrider {
@@ -69,13 +70,14 @@ class Server {
   std::shared_ptr<const Snapshot> snapshot_;
   Shared shared_;
   std::vector<config::Address> bound_;
-  std::vector<std::vector<int>> sockets_;  // by listener, by worker
+  std::vector<std::vector<BoundSocket>> sockets_;  // by listener, by worker; until they serve
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<AdminServer>> admin_;
   std::vector<Handle<uv_signal_t>> signals_;
   Timer drain_timer_, deadline_timer_, idle_timer_, tick_timer_;
   Phase phase_ = Phase::kStarting;
   bool outbound_closed_ = false;
+  bool signalled_ = false;  // to drain
   std::int64_t loaded_at_ms_ = 0;
   int exit_code_ = 0;
 };

@@ -1,6 +1,8 @@
 #include "proxy/snapshot.h"
 
 #include <algorithm>
+#include <string_view>
+#include <unordered_map>
 
 #include "config/error.h"
 #include "discovery/metrics.h"
@@ -19,7 +21,10 @@ std::int32_t subset_index(const config::Service& service, const std::string& nam
   return static_cast<std::int32_t>(std::distance(service.subsets.begin(), found));
 }
 
-void compile_route(const config::Config& config, const config::Route& route, CompiledRoute& out) {
+using ServiceIndex = std::unordered_map<std::string_view, std::uint32_t>;
+
+void compile_route(const config::Config& config, const ServiceIndex& services,
+                   const config::Route& route, CompiledRoute& out) {
   out.route = &route;
   out.route_label = intern_label(route.name);
   const std::size_t count = std::max<std::size_t>(route.to.size(), 1);
@@ -31,12 +36,10 @@ void compile_route(const config::Config& config, const config::Route& route, Com
     const config::Service* service = nullptr;
     if (!route.to.empty()) {
       target.target = &route.to[i];
-      const auto found = std::find_if(
-          config.services.begin(), config.services.end(),
-          [&](const config::Service& it) { return it.name == target.target->service; });
-      OUTRIDER_ASSERT(found != config.services.end());
-      service = &*found;
-      target.service = static_cast<std::uint32_t>(std::distance(config.services.begin(), found));
+      const auto found = services.find(target.target->service);
+      OUTRIDER_ASSERT(found != services.end());
+      target.service = found->second;
+      service = &config.services[target.service];
       target.subset = subset_index(*service, target.target->subset);
       target.weight = target.target->weight;
       target.service_label = intern_label(service->name);
@@ -66,12 +69,15 @@ std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::
   snapshot->config = std::move(config);
   snapshot->generation = generation;
   const config::Config& model = *snapshot->config;
-  for (const config::Service& service : model.services)
+  ServiceIndex services;
+  for (const config::Service& service : model.services) {
+    services.emplace(service.name, static_cast<std::uint32_t>(services.size()));
     snapshot->service_labels.push_back(intern_label(service.name));
+  }
   snapshot->routes.resize(model.routes.size());
   for (std::size_t i = 0; i < model.routes.size(); ++i) {
     snapshot->routes[i].index = static_cast<std::uint32_t>(i);
-    compile_route(model, model.routes[i], snapshot->routes[i]);
+    compile_route(model, services, model.routes[i], snapshot->routes[i]);
   }
   for (std::size_t i = 0; i < model.listeners.size(); ++i) {
     const config::Listener& listener = model.listeners[i];
@@ -83,7 +89,7 @@ std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::
     if (listener.tcp || listener.redirect) {
       snapshot->own_routes.push_back(own_route(listener));
       out.always = std::make_unique<CompiledRoute>();
-      compile_route(model, snapshot->own_routes.back(), *out.always);
+      compile_route(model, services, snapshot->own_routes.back(), *out.always);
     } else {
       out.routes = std::make_unique<RouteTable>(model, listener);
     }

@@ -111,6 +111,9 @@ class Stream final : public ListNode,
   void note_attempt_end(Reason reason);
   std::string_view knob(const char* name, const config::Leaf<Millis>& leaf);
   std::string_view knob(const char* name, const config::Leaf<std::uint64_t>& leaf);
+  std::string_view knob(const char* name, std::string_view amount, const config::Mark& mark);
+  std::string_view body_words();
+  std::string_view head_words(const BadRequest& bad);
   void touch();
   void on_total_timeout();
   void on_try_timeout();

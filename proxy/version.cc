@@ -30,6 +30,8 @@ std::string version_text() {
   line("nghttp2", nghttp2_version(0)->version_str);
   line("nlohmann-json", dotted(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
                                NLOHMANN_JSON_VERSION_PATCH));
+  line("yaml-cpp", kYamlCppVersion);
+  line("re2", kRe2Version);
   line("compiler", __VERSION__);
   return text;
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "filters/local_reply.h"
 #include "proxy/downstream.h"
 #include "proxy/listener.h"
 #include "proxy/stream.h"
@@ -102,10 +103,10 @@ void Worker::shut_down() {
   loop_.settle();
 }
 
-bool Worker::listen(std::size_t listener_index, int fd, std::string& why) {
+void Worker::listen(std::size_t listener_index, BoundSocket socket) {
   listeners_.push_back(std::make_unique<Listener>(*this, snapshot_->listeners[listener_index],
                                                   shared_.listeners[listener_index]));
-  return listeners_.back()->open(fd, why);
+  listeners_.back()->open(std::move(socket));
 }
 
 void Worker::start() {
@@ -161,6 +162,7 @@ std::int64_t Worker::wall_ms() const {
 }
 
 void Worker::log(const Exchange& x) {
+  log_failure(x);
   if (access_log_ == nullptr) return;
   access_log_->write(x);
   flusher_.after_due = true;

@@ -23,6 +23,7 @@
 namespace outrider {
 
 class Listener;
+struct BoundSocket;
 class Stream;
 
 // Connections by client address; asked at accept and close only, and only where `per_client` is
@@ -76,7 +77,7 @@ class Worker {
   ~Worker();
 
   // Before start(): takes over a bound socket.
-  bool listen(std::size_t listener_index, int fd, std::string& why);
+  void listen(std::size_t listener_index, BoundSocket socket);
   void start();  // its thread
   void join();
   // Exchanges that were still open when the worker ended; known once it was joined.

@@ -243,8 +243,9 @@ Outrider::Outrider(std::string_view yaml, const Substitutions& substitutions, Op
   all.emplace("REFUSING", refusing_.address());
   all.emplace("FOLDER", folder_.path());
   yaml_ = substitute(dedent(yaml), all);
-  if (!has_key(yaml_, "admin:")) yaml_ += "admin: { address: \"127.0.0.1:0\" }\n";
-  if (!has_key(yaml_, "telemetry:"))
+  if (options.add_surfaces && !has_key(yaml_, "admin:"))
+    yaml_ += "admin: { address: \"127.0.0.1:0\" }\n";
+  if (options.add_surfaces && !has_key(yaml_, "telemetry:"))
     yaml_ += "telemetry: { access_log: json, metrics: { address: \"127.0.0.1:0\" } }\n";
   folder_.write("outrider.yaml", yaml_);
   for (const auto& [name, content] : options.files) folder_.write(name, substitute(content, all));

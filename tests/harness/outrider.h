@@ -62,6 +62,7 @@ class Outrider {
     std::vector<std::string> arguments = {};        // after `run FILE`
     std::map<std::string, std::string> files = {};  // beside the configuration, by relative name
     bool await_ready = true;
+    bool add_surfaces = true;  // admin, metrics and access log as below
   };
 
   // $NAME in the YAML stands for a substitution; $REFUSING for an address where connecting is

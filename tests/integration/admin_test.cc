@@ -64,6 +64,39 @@ TEST(Admin, MetricsInBothFormats) {
   EXPECT_EQ(open.fields.value("content-type"),
             "application/openmetrics-text; version=1.0.0; charset=utf-8");
   EXPECT_TRUE(open.body.ends_with("# EOF\n"));
+
+  open_metrics.fields = {{"accept", "application/openmetrics-text;q=0, text/plain"}};
+  EXPECT_EQ(ask(proxy, "admin", open_metrics).fields.value("content-type"),
+            "text/plain; version=0.0.4; charset=utf-8");
+}
+
+TEST(Admin, MetricsHaveAllFamiliesOfTheContract) {
+  Outrider proxy(kYaml);
+  const std::string text = proxy.admin("/metrics").body;
+  for (const char* family :
+       {"requests_total counter", "request_duration_seconds histogram", "attempts_total counter",
+        "retries_total counter", "upstream_connections gauge", "downstream_connections gauge",
+        "endpoints gauge", "service_panic gauge", "limit_refused_total counter",
+        "config_generation gauge", "config_stale gauge", "config_reloads_total counter",
+        "tls_handshakes_total counter", "tls_not_after_seconds gauge", "dns_queries_total counter"})
+    EXPECT_NE(text.find(std::string("# TYPE outrider_") + family + "\n"), std::string::npos)
+        << family;
+}
+
+TEST(Admin, ConfigurationIsTheOneThatServesWhateverItsFilesSayNow) {
+  Outrider proxy(kYaml);
+  const std::string before = proxy.admin("/config").body;
+  proxy.folder().write("outrider.yaml", "outrider: v1\nlisten: 1\n");
+  EXPECT_EQ(proxy.admin("/config").body, before);
+}
+
+TEST(Admin, FileNamesNeedNotBeUtf8) {
+  const std::string name = "more-\xff.yaml";
+  Outrider proxy(std::string(kYaml) + "\n    include: 'more-*.yaml'", {},
+                 {.files = {{name, "outrider: v1\nservices: { web: 127.0.0.1:1 }\n"}}});
+  const auto services = nlohmann::json::parse(proxy.admin("/services").body);
+  EXPECT_EQ(services[1]["name"], "web");
+  EXPECT_EQ(proxy.admin("/config").status, 200);
 }
 
 TEST(Admin, ConfigurationWithOriginsAndItsStatus) {

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <functional>
 #include <future>
 #include <memory>
@@ -161,6 +162,63 @@ TEST(Drain, RequestsInFlightFinish) {
   h2.clear();
   EXPECT_EQ(proxy.wait_exit(), 0);
   for (const auto& line : proxy.log(2 * kEach)) EXPECT_EQ(line.at("reason"), "ok");
+}
+
+// A supervisor's SIGTERM that follows its hook's POST /drain.
+TEST(Drain, ASignalAfterTheAdminsDrainIsNoSecondOne) {
+  Gate gate;
+  Outrider proxy(with_drain("{ delay: 0s, deadline: 60s }"), {{"ORIGIN", gate.address()}});
+  RawClient raw = proxy.raw();
+  raw.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+  gate.origin().wait_requests(1);
+  EXPECT_EQ(proxy.admin("/drain", "POST").status, 202);
+  EXPECT_TRUE(becomes_true([&] { return refuses(proxy.address()); }));
+  proxy.signal(SIGTERM);
+  EXPECT_EQ(proxy.admin("/ready").status, 503);
+  gate.open();
+  EXPECT_EQ(raw.read_response().body, "done");
+  EXPECT_EQ(proxy.wait_exit(), 0);
+  EXPECT_EQ(proxy.errors().find("cut short"), std::string::npos);
+}
+
+TEST(Drain, WithoutADeadlineNothingIsCut) {
+  Gate gate;
+  Outrider proxy(with_drain("{ delay: 0s, deadline: false }"), {{"ORIGIN", gate.address()}});
+  RawClient raw = proxy.raw();
+  raw.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+  gate.origin().wait_requests(1);
+  proxy.signal(SIGTERM);
+  EXPECT_TRUE(becomes_true([&] { return refuses(proxy.address()); }));
+  gate.open();
+  EXPECT_EQ(raw.read_response().body, "done");
+  EXPECT_EQ(proxy.wait_exit(), 0);
+}
+
+TEST(Drain, ASuccessorKeepsTheSocketItTook) {
+  const TemporaryFolder shared;
+  const std::string path = shared.path() + "/s.sock";
+  const std::string yaml = R"(
+    outrider: v1
+    listen: "unix:$SOCKET"
+    drain: { delay: 0s, deadline: 60s }
+    services: { one: "$ORIGIN" }
+    routes: [{ to: one }])";
+  Gate gate;
+  const Outrider::Substitutions of{{"SOCKET", path}, {"ORIGIN", gate.address()}};
+  Outrider before(yaml, of);
+  RawClient held("unix:" + path);
+  held.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+  gate.origin().wait_requests(1);
+  before.signal(SIGTERM);
+  EXPECT_TRUE(becomes_true([&] { return !std::filesystem::exists(path); }));
+
+  Outrider after(yaml, of);
+  gate.open();
+  EXPECT_EQ(held.read_response().body, "done");
+  EXPECT_EQ(before.wait_exit(), 0);
+  EXPECT_EQ(Client("unix:" + path).get("/").body, "done");
+  EXPECT_EQ(after.stop(), 0);
+  EXPECT_FALSE(std::filesystem::exists(path));
 }
 
 TEST(Drain, TheDeadlineCutsWhatIsLeft) {

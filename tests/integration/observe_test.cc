@@ -411,5 +411,17 @@ TEST_F(ErrorBodies, SayNoMoreThanTheReasonToStrangers) {
   EXPECT_EQ(gone.body, "503 connect_failure: The upstream refused the connection.\n");
 }
 
+// Clients elsewhere hear a reason's own sentence; the log has the rest.
+TEST(Observe, AFailureOfAnUpstreamIsInTheProcessLog) {
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { gone: "$REFUSING" }
+    routes: [{ name: gone, to: gone, retry: false }])");
+  EXPECT_EQ(proxy.client().get("/x").status, 503);
+  proxy.await_error("warn connect_failure: status 503, client 127.0.0.1, GET ");
+  proxy.await_error("route gone, request ");
+}
+
 }  // namespace
 }  // namespace outrider::test

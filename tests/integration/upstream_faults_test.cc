@@ -649,11 +649,11 @@ TEST_F(UpstreamFaults, AnEarlyAnswerReachesAnHttp2ClientAndStopsItsUpload) {
   for (const bool closes : {false, true}) {
     SCOPED_TRACE(closes ? "closes" : "stays");
     const std::string target = unique_target();
-    Gate done;
-    faulty_.on(target, [&](RawClient& connection, const Head&) {
+    const auto done = std::make_shared<Gate>();  // the origin may be slower than this test
+    faulty_.on(target, [closes, done](RawClient& connection, const Head&) {
       connection.send("HTTP/1.1 413 Large\r\nContent-Length: 5\r\n\r\nlarge");
       if (!closes) {
-        done.wait();
+        done->wait();
         connection.read_all();
       }
       return false;
@@ -675,7 +675,7 @@ TEST_F(UpstreamFaults, AnEarlyAnswerReachesAnHttp2ClientAndStopsItsUpload) {
     } catch (const HarnessError& error) {
       ADD_FAILURE() << error.what();
     }
-    done.open();
+    done->open();
     upload.join();
     EXPECT_EQ(client.get("/next").body, "ok");
   }

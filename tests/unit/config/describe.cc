@@ -53,10 +53,10 @@ std::string describe(const Listener& listener) {
   out << "listener " << listener.name << ' ' << listener.address.to_string() << ' '
       << listener.http1 << listener.http2 << listener.tcp << listener.forwarded
       << listener.merge_slashes << static_cast<int>(listener.escaped_slashes) << " limits "
-      << l.headers << ' ' << l.target << ' ' << l.fields << ' ' << l.body << ' ' << l.streams << ' '
-      << l.connections << ' ' << l.per_client << ' ' << l.requests << " timeouts "
-      << text(t.handshake) << ' ' << text(t.header) << ' ' << text(t.body) << ' ' << text(t.stall)
-      << ' ' << text(t.idle) << ' ' << t.upload_rate.bytes_per_second << ' '
+      << l.headers.value << ' ' << l.target.value << ' ' << l.fields.value << ' ' << l.body.value
+      << ' ' << l.streams << ' ' << l.connections << ' ' << l.per_client << ' ' << l.requests
+      << " timeouts " << text(t.handshake) << ' ' << text(t.header) << ' ' << text(t.body) << ' '
+      << text(t.stall) << ' ' << text(t.idle) << ' ' << t.upload_rate.bytes_per_second << ' '
       << text(t.upload_rate.after);
   for (const Cidr& range : listener.trust) out << " trust " << range.to_string();
   if (listener.redirect) out << ' ' << describe(*listener.redirect);

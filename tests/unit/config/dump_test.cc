@@ -168,6 +168,35 @@ TEST(Dump, ASocketThatOnlyFitsAsWrittenStaysRelative) {
             std::string::npos);
 }
 
+TEST(Dump, SocketsBehindReferencesAreAbsoluteToo) {
+  const Folder folder;
+  ::setenv("OUTRIDER_TEST_DIR", "run", 1);
+  ::setenv("OUTRIDER_TEST_ROOT", "/run", 1);
+  const std::string text = expanded(
+      "outrider: v1\nlisteners:\n  a: { address: \"unix:${OUTRIDER_TEST_DIR}/a.sock\" }\n"
+      "  b: { address: \"unix:${OUTRIDER_TEST_ROOT}/b.sock\" }\n"
+      "  c: { address: \"${OUTRIDER_TEST_UNSET:-unix:c.sock}\" }\n");
+  ::unsetenv("OUTRIDER_TEST_DIR");
+  ::unsetenv("OUTRIDER_TEST_ROOT");
+  for (const std::string& address : {"unix:" + folder.path() + "/${OUTRIDER_TEST_DIR}/a.sock",
+                                     std::string("unix:${OUTRIDER_TEST_ROOT}/b.sock"),
+                                     "${OUTRIDER_TEST_UNSET:-unix:" + folder.path() + "/c.sock}"})
+    EXPECT_NE(text.find("address: \"" + address + "\""), std::string::npos) << address << text;
+}
+
+TEST(Dump, TheLongFormIsMadeAgainWithoutTheFiles) {
+  const Folder folder;
+  folder.write("a.yaml", "outrider: v1\nlisten: unix:a.sock\ninclude: [conf/b.yaml]\n");
+  folder.write("conf/b.yaml", "outrider: v1\nroutes: [{ match: /b, respond: { file: page } }]\n");
+  folder.write("conf/page", "hello");
+  const Loaded loaded = load({"a.yaml"}, {.expand = true, .origins = true});
+  ASSERT_NE(loaded.config, nullptr) << all(loaded);
+  std::filesystem::remove_all(folder.path() + "/conf");
+  folder.write("a.yaml", "outrider: v1\nlisten: 1\n");
+  EXPECT_EQ(long_form(*loaded.config), loaded.expanded);
+  EXPECT_NE(loaded.expanded.find("# conf/b.yaml:2"), std::string::npos) << loaded.expanded;
+}
+
 TEST(Dump, BrokenConfigurationsHaveNone) {
   EXPECT_EQ(load_text("test.yaml", "outrider: v1\n", {.expand = true}).expanded, "");
   EXPECT_EQ(load_text("test.yaml", "outrider: v1\nlisten: 8080\n").expanded, "");

@@ -209,6 +209,8 @@ TEST(Grammar, Paths) {
   EXPECT_EQ(of("/"), "1/");
   EXPECT_EQ(of("/a"), "1/a");
   EXPECT_EQ(of("/a/"), "1/a/");
+  EXPECT_EQ(of("/a//b"), "1/a//b");
+  EXPECT_EQ(of("//"), "1//");
   EXPECT_EQ(of("/a/*/b"), "2/a/{}/b");
   EXPECT_EQ(of("/a/{id}/"), "2/a/{id}/");
   EXPECT_EQ(of("/**"), "3");
@@ -218,9 +220,9 @@ TEST(Grammar, Paths) {
   EXPECT_EQ(of("/\xC3\xA4"), "1/%C3%A4");
   EXPECT_EQ(of("/a;b=c,d:e@f!$&'()+~"), "1/a;b=c,d:e@f!$&'()+~");
   for (const char* bad :
-       {"",     "a",    "//",      "/a//b",    "/a//",  "/a/**/b", "/**/",    "/a*", "/{a",
-        "/a}",  "/{}",  "/{a}{b}", "/{a}/{a}", "/.",    "/a/..",   "/%2E%2e", "/%",  "/%g0",
-        "/%00", "/a?b", "/a#b",    "/a b",     "/a\\b", "/a\tb",   "~",       "~("})
+       {"",        "a",        "/a/**/b", "/**/",  "/a*",     "/{a", "/a}",  "/{}",
+        "/{a}{b}", "/{a}/{a}", "/.",      "/a/..", "/%2E%2e", "/%",  "/%g0", "/%00",
+        "/a?b",    "/a#b",     "/a b",    "/a\\b", "/a\tb",   "~",   "~("})
     EXPECT_EQ(of(bad), "bad") << bad;
 }
 

@@ -64,7 +64,7 @@ TEST(Load, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(config->services[0].limits.connections.value, 10'000U);
   EXPECT_EQ(config->services[0].connect.value, 2s);
   EXPECT_TRUE(config->services[0].connect.mark.built_in());
-  EXPECT_EQ(config->listeners[0].limits.headers, 65536U);
+  EXPECT_EQ(config->listeners[0].limits.headers.value, 65536U);
   EXPECT_EQ(config->listeners[0].timeouts.upload_rate.bytes_per_second, 240U);
 }
 
@@ -415,6 +415,85 @@ TEST(Load, NothingAtAllIsNoConfiguration) {
   EXPECT_EQ(loaded.config, nullptr);
   ASSERT_EQ(loaded.diagnostics.size(), 1U);
   EXPECT_EQ(loaded.diagnostics[0].code, "no-listener");
+}
+
+TEST(Load, EmptySegmentsAreWhereSlashesAreNotMerged) {
+  const auto config = good(
+      "outrider: v1\nlisteners: { main: { address: 8080, paths: { merge_slashes: false } } }\n"
+      "routes: [{ match: /a//b, respond: 404 }]\n");
+  EXPECT_EQ(config->routes[0].matches[0].path.segments.size(), 3U);
+}
+
+TEST(Load, KeysInVainOnRawTcpAreWarnings) {
+  EXPECT_EQ(warnings("outrider: v1\nlisteners: { db: { address: 8080, protocol: tcp, to: pg } }\n"
+                     "services:\n  pg:\n    endpoints: 3000\n    protocol: tcp\n"
+                     "    timeout: { headers: 1s, idle: 5m }\n"
+                     "    retry: { attempts: 2, when: [reset] }\n"),
+            "no-effect services.pg.timeout.headers\nno-effect services.pg.retry.when\n");
+  EXPECT_EQ(warnings("outrider: v1\nlisteners: { db: { address: 8080, protocol: tcp, to: api } }\n"
+                     "services: { api: { endpoints: 3000, protocol: http2 } }\n"),
+            "no-effect listeners.db.to\n");
+}
+
+TEST(Load, EnvironmentValuesAreUtf8) {
+  ::setenv("OUTRIDER_TEST_BYTES", "a\xff", 1);
+  const Loaded loaded = load_text(
+      "test.yaml",
+      "outrider: v1\nlisten: 8080\nroutes: [{ name: \"${OUTRIDER_TEST_BYTES}\", respond: 404 }]\n");
+  ::unsetenv("OUTRIDER_TEST_BYTES");
+  ASSERT_EQ(loaded.diagnostics.size(), 1U) << all(loaded);
+  EXPECT_EQ(loaded.diagnostics[0].code, "env-encoding");
+  EXPECT_EQ(loaded.diagnostics[0].text,
+            "'${OUTRIDER_TEST_BYTES}' needs the environment variable OUTRIDER_TEST_BYTES, whose "
+            "value is not UTF-8");
+}
+
+TEST(Load, LongTextsAreShownInWholeCharacters) {
+  const Loaded loaded = load_text("test.yaml", "outrider: v1\nlisten: 8080\nroutes: [{ respond: " +
+                                                   std::string(79, 'x') + "ää }]\n");
+  ASSERT_EQ(loaded.diagnostics.size(), 1U) << all(loaded);
+  EXPECT_EQ(loaded.diagnostics[0].text, "'" + std::string(79, 'x') + "…' is not a whole number");
+}
+
+TEST(Load, WordsAreListedAsWords) {
+  const Loaded loaded = load_text(
+      "test.yaml",
+      "outrider: v1\nlisten: 8080\nservices: { web: 1 }\nroutes: [{ to: web, retry: { methods: [] "
+      "} }]\n");
+  ASSERT_EQ(loaded.diagnostics.size(), 1U) << all(loaded);
+  EXPECT_EQ(loaded.diagnostics[0].text, "expected one of idempotent, all, not a list");
+}
+
+TEST(Load, NoDeadlineIsNone) {
+  for (const char* none : {"false", "0s"}) {
+    const auto config = routes(std::string("routes: [{ to: web }]\ndrain: { deadline: ") + none +
+                               ", delay: 40s }\n");
+    EXPECT_EQ(config->drain_deadline, 0s) << none;
+    EXPECT_EQ(config->drain_delay, 40s) << none;
+  }
+}
+
+// Comparing all with all would take minutes for a generated file with one mistake in its names.
+TEST(Load, ThousandsOfMisspeltNamesAreSuggestedForInPart) {
+  constexpr std::size_t kMany = 2000;
+  std::string text = "outrider: v1\nlisten: 8080\nservices:\n";
+  for (std::size_t i = 0; i < kMany; ++i) text += "  service-" + std::to_string(i) + ": 3000\n";
+  text += "routes:\n";
+  for (std::size_t i = 0; i < kMany; ++i)
+    text += "  - { match: /" + std::to_string(i) + ", to: servize-" + std::to_string(i) + " }\n";
+  const Loaded loaded = load_text("test.yaml", text);
+  ASSERT_EQ(loaded.diagnostics.size(), kMany);
+  EXPECT_EQ(loaded.diagnostics.front().suggestion, "service-0");
+  EXPECT_EQ(loaded.diagnostics.back().suggestion, "");
+}
+
+TEST(Load, ListenerLimitsKnowWhereTheyWereWritten) {
+  const auto config = good(
+      "outrider: v1\nlisteners:\n  a:\n    address: 8080\n    limits:\n      body: 1KiB\n"
+      "      fields: 7\nroutes: [{ respond: 404 }]\n");
+  EXPECT_EQ(config->where(config->listeners[0].limits.body.mark), "test.yaml:6");
+  EXPECT_EQ(config->where(config->listeners[0].limits.fields.mark), "test.yaml:7");
+  EXPECT_TRUE(config->listeners[0].limits.headers.mark.built_in());
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ services:
   web: ["127.0.0.1:3000", "127.0.0.1:3001"]
   cart:
     endpoints:
-      - { address: "127.0.0.1:4000", labels: { version: v1 } }
+      - { address: "127.0.0.1:4000", labels: { version: v2 } }
       - { address: "127.0.0.1:4001", labels: { version: v2 }, weight: 0 }
     subsets: { v1: { version: v1 }, v2: { version: v2 } }
     retry: 3
@@ -104,9 +104,9 @@ TEST(Explain, CandidatesAreThoseOfTargetsWithWeight) {
   const Json json = run({.method = "GET", .url = "/cart/7/x"}).json;
   ASSERT_EQ(json["targets"].size(), 2U);
   EXPECT_EQ(json["targets"][0]["weight"], 0);
-  ASSERT_EQ(json["endpoints"].size(), 1U);
-  EXPECT_EQ(json["endpoints"][0]["address"], "127.0.0.1:4001");
-  EXPECT_NE(std::string(json["endpoints"][0]["why"]).find("weight 0"), std::string::npos);
+  ASSERT_EQ(json["endpoints"].size(), 2U);
+  EXPECT_EQ(json["endpoints"][1]["address"], "127.0.0.1:4001");
+  EXPECT_NE(std::string(json["endpoints"][1]["why"]).find("weight 0"), std::string::npos);
 }
 
 TEST(Explain, PolicySaysWhereItsLeavesWereWritten) {
@@ -131,6 +131,29 @@ TEST(Explain, AllWeightsZeroIs500) {
   EXPECT_EQ(outcome.code, 0);
   EXPECT_EQ(outcome.json["response"]["status"], 500);
   EXPECT_EQ(outcome.json["request"], nullptr);
+}
+
+TEST(Explain, WithoutAnEndpointTheAnswerIs503) {
+  const std::string yaml = R"(outrider: v1
+listen: 127.0.0.1:8080
+services:
+  none: { endpoints: [] }
+  some: { endpoints: [{ address: "127.0.0.1:1", weight: 0 }], subsets: { v1: { version: v1 } } }
+  web: 127.0.0.1:3000
+routes:
+  - { match: /none, to: none }
+  - { match: /some, to: some }
+  - { match: /subset, to: some@v1 }
+  - { match: /spill, to: { none: 9, web: 1 } }
+  - { match: /fail, to: { none: 9, web: 1 }, when_empty: fail }
+)";
+  for (const char* path : {"/none", "/some", "/subset", "/fail"}) {
+    const Outcome outcome = run({.method = "GET", .url = path}, yaml);
+    EXPECT_EQ(outcome.code, 0) << path;
+    EXPECT_EQ(outcome.json["response"]["status"], 503) << path;
+    EXPECT_EQ(outcome.json["request"], nullptr) << path;
+  }
+  EXPECT_EQ(run({.method = "GET", .url = "/spill"}, yaml).json["response"], nullptr);
 }
 
 TEST(Explain, ClientAddressAndTrustDecide) {
