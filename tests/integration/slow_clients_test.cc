@@ -2,7 +2,6 @@
 // connections, memory that back-pressure bounds, and a process out of descriptors.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
@@ -523,8 +522,6 @@ TEST(BackPressure, IsNoIdleness) {
   std::vector<std::future<void>> readers;
   readers.push_back(std::async(std::launch::async, [&] {
     RawClient raw = proxy.raw();
-    const int little = 8 * 1024;
-    setsockopt(raw.socket().fd(), SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
     raw.send(kGet);
     raw.begin_body(raw.read_head(), "GET");
     read([&](char* into, std::size_t room) { return raw.read_body_part(into, room); });
@@ -658,13 +655,15 @@ TEST(LastAnswers, AreReadToTheirEnd) {
                    {{"BIG", origin.address()}, {"REQUESTS", drains ? "100" : "1"}});
     RawH2 h2(proxy.address(), {{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 16 * kMebibyte}});
     h2.send(h2_window_update(0, 16 * kMebibyte) + h2_headers(1, h2_request_fields()));
-    const Frame head = h2.read_until(NGHTTP2_HEADERS, 1);
-    EXPECT_EQ(h2.decode(head).value(":status"), "200");
+    Frame part;
+    while (part.type != NGHTTP2_HEADERS) part = h2.read();  // a GOAWAY may come first
+    EXPECT_EQ(h2.decode(part).value(":status"), "200");
     if (drains) proxy.signal(SIGTERM);
     std::this_thread::sleep_for(800ms);
     std::size_t got = 0;
     for (bool end = false; !end;) {
-      const Frame part = h2.read_until(NGHTTP2_DATA, 1);
+      part = h2.read();
+      if (part.type != NGHTTP2_DATA) continue;
       got += part.payload.size();
       end = part.has(NGHTTP2_FLAG_END_STREAM);
       const auto size = static_cast<std::uint32_t>(part.payload.size());
