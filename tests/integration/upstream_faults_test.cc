@@ -888,15 +888,19 @@ TEST(UpstreamHeld, AClientThatIsGoneEndsWhatTheUpstreamHolds) {
             true},
         Row{"tcp", "", true}}) {
     SCOPED_TRACE(row.listener + (" " + row.request.substr(0, 5)));
-    RawClient client = proxy.raw(row.listener);
-    client.send(row.request);
-    if (!row.request.empty() && row.tunnel) {
-      EXPECT_EQ(client.read_head().status, 101);
+    try {
+      RawClient client = proxy.raw(row.listener);
+      client.send(row.request);
+      if (!row.request.empty() && row.tunnel) {
+        EXPECT_EQ(client.read_head().status, 101);
+      }
+      while (client.try_send(std::string(64 * 1024, 'x'), 300ms)) {}
+      client.reset();
+      ended.wait();
+      EXPECT_EQ(proxy.log(++lines).back().at("reason"), "client_closed");
+    } catch (const HarnessError& error) {
+      ADD_FAILURE() << error.what();
     }
-    while (client.try_send(std::string(64 * 1024, 'x'), 300ms)) {}
-    client.reset();
-    ended.wait();
-    EXPECT_EQ(proxy.log(++lines).back().at("reason"), "client_closed");
   }
 }
 
@@ -1090,6 +1094,26 @@ TEST(StaleConnection, SixtyGetsThoughEachAnswerEndsItsConnection) {
                    {{"ORIGIN", origin.address()}}, {.workers = 1});
     Client client = proxy.client();
     for (int i = 0; i < 60; ++i) ASSERT_EQ(client.get("/").body, "ok") << i << reset;
+  }
+}
+
+// The place of the connection that was lost is free for the one that replaces it.
+TEST(StaleConnection, LeavesItsPlaceUnderTheLimit) {
+  for (const Stale how : {Stale::kFin, Stale::kReset, Stale::kUnread}) {
+    StaleBackend backend(how);
+    Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services:
+      backend: { endpoints: ["$BACKEND"], limits: { connections: 1, pending_time: 1ms } }
+    routes: [{ to: backend, retry: false }])",
+                   {{"BACKEND", backend.address()}}, {.workers = 1});
+    Client client = proxy.client();
+    for (int i = 0; i < 20; ++i) {
+      const Response response = client.request({.fields = {{"x-id", std::to_string(i)}}});
+      EXPECT_EQ(response.status, 200) << response.body;
+    }
+    EXPECT_GE(backend.stale(), 5);
   }
 }
 
