@@ -35,9 +35,9 @@ enum class Verdict : std::uint8_t {
 // What a filter may ask of the exchange's driver (proxy/stream.cc).
 class StreamControl {
  public:
-  virtual void resume() = 0;  // after kPause
-  // In kAttemptFailed with kPause: attempt again then. False: limits.retries are in flight.
-  virtual bool retry_after(Millis delay) = 0;
+  virtual void resume() = 0;     // after kPause
+  virtual bool may_retry() = 0;  // takes a place under limits.retries, for the whole exchange
+  virtual void retry_after(Millis delay) = 0;  // in kAttemptFailed with kPause: attempt again then
 
  protected:
   ~StreamControl() = default;

@@ -64,8 +64,9 @@ class Retry final : public Filter {
       return Verdict::kContinue;
     if (x.attempts > settings_.attempts || !is_due(x, error) || !may_repeat(x, error))
       return Verdict::kContinue;
+    if (!control.may_retry()) return refuse(x, error, kTooMany);
     if (!budget_.take(moment_of(x), settings_.budget)) return refuse(x, error, kBudgetSpent);
-    if (!control.retry_after(backoff(x.attempts))) return refuse(x, error, kTooMany);
+    control.retry_after(backoff(x.attempts));
     return Verdict::kPause;
   }
   void on_done(Exchange& x) const override {

@@ -135,7 +135,8 @@ class NoWire final : public Wire {
 
 class NoControl final : public StreamControl {
   void resume() override {}
-  bool retry_after(Millis) override { return true; }
+  bool may_retry() override { return true; }
+  void retry_after(Millis) override {}
 };
 
 // Takes the head that the codec reads into the exchange, or its refusal.

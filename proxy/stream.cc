@@ -660,8 +660,10 @@ void Stream::attempt_failed(const Error& error, std::string_view words) {
   if (!x_.response_started && client_ != nullptr) {
     if (x_.request.version != Version::kTcp) {
       if (x_.target->chain.on_attempt_failed(x_, error, *this) == Verdict::kPause) return;
-    } else if (error.repeatable && x_.attempts <= x_.target->policy->retry_attempts->value) {
-      if (retry_after(Millis{0})) return;
+    } else if (error.repeatable && x_.attempts <= x_.target->policy->retry_attempts->value &&
+               may_retry()) {
+      retry_after(Millis{0});
+      return;
     }
   }
   fail(error, words);
@@ -700,18 +702,21 @@ void Stream::cut(Reason reason, std::string_view words) {
 
 void Stream::resume() { advance(); }
 
-bool Stream::retry_after(Millis delay) {
+bool Stream::may_retry() {
   Service& service = runtime_->service;
   if (!counted_retry_ && !take(service.shared().retries, service.config().limits.retries.value)) {
     worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kRetries);
     return false;
   }
   counted_retry_ = true;
+  return true;
+}
+
+void Stream::retry_after(Millis delay) {
   worker_.metrics_ref().retry(x_.target->service_label,
                               x_.attempt != nullptr ? x_.attempt->result : Reason::kOk);
   step_ = Step::kBackoff;
   head_timer_.start(delay);
-  return true;
 }
 
 }  // namespace outrider

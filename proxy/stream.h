@@ -90,7 +90,8 @@ class Stream final : public ListNode,
 
   // StreamControl, for filters.
   void resume() override;
-  bool retry_after(Millis delay) override;
+  bool may_retry() override;
+  void retry_after(Millis delay) override;
 
   bool draw_target();
   void send_request();

@@ -419,7 +419,6 @@ void H2Stream::write(std::string_view bytes) {
   connection_.wait(lock, "room for the body", [&] {
     return state_->out.size() < kOutLimit || state_->closed || connection_.closed_;
   });
-  if (state_->closed && state_->ended && !connection_.closed_) return;  // answered: not wanted
   if (state_->closed || connection_.closed_) throw HarnessError("the stream has ended");
   state_->out.append(bytes);
   nghttp2_session_resume_data(connection_.session_, state_->id);

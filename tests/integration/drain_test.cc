@@ -266,6 +266,32 @@ TEST(Drain, TheDeadlineCutsWhatIsLeft) {
   EXPECT_THAT(proxy.errors(), HasSubstr("2 exchanges cut short"));
 }
 
+TEST(Drain, Http2HearsOfTheDeadline) {
+  Gate gate;
+  Outrider proxy(with_drain("{ delay: 0s, deadline: 1s }"), {{"ORIGIN", gate.address()}});
+  Client client = proxy.client(Protocol::kHttp2);
+  H2Connection& connection = client.h2();
+  const auto plain = connection.open();
+  plain->send_head({.method = "GET", .target = "/held", .authority = kAuthority}, true);
+  const auto grpc = connection.open();
+  grpc->send_head({.method = "POST",
+                   .target = "/held",
+                   .authority = kAuthority,
+                   .fields = {{"content-type", "application/grpc"}, {"te", "trailers"}}},
+                  true);
+  gate.origin().wait_requests(2);
+
+  EXPECT_EQ(proxy.stop(SIGTERM), 0);
+
+  EXPECT_EQ(plain->read_head().status, 503);
+  EXPECT_TRUE(plain->read_body().starts_with("503 drain: "));
+  const Head head = grpc->read_head();
+  EXPECT_EQ(head.status, 200);
+  EXPECT_EQ(head.fields.value("grpc-status"), "14");
+  EXPECT_EQ(connection.wait_goaway().code, static_cast<std::uint32_t>(NGHTTP2_NO_ERROR));
+  for (const auto& line : proxy.log(2)) EXPECT_EQ(line.at("reason"), "drain");
+}
+
 TEST(Drain, ASecondSignalEndsItAtOnce) {
   for (const int second : {SIGTERM, SIGINT}) {
     Gate gate;

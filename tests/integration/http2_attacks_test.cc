@@ -1236,5 +1236,178 @@ TEST(Http2Upstream, BoundsWhoWaitsForAStream) {
   for (const auto& stream : streams) EXPECT_EQ(stream->read_head().status, 200);
 }
 
+// Who was told to speak HTTP/2 and does not, or not as it must begin: said at once, to everybody.
+TEST(Http2Upstream, WhoSpeaksAnotherProtocolIsNamed) {
+  for (const std::string& hello :
+       {std::string("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+        h2_settings({{NGHTTP2_SETTINGS_ENABLE_PUSH, 7}})}) {
+    SCOPED_TRACE(testing::PrintToString(hello));
+    Origin origin([&](RawClient& connection, int) {
+      connection.read_exactly(kH2Preface.size());
+      connection.send(hello);
+      connection.read_all();
+    });
+    // Whoever waits for the connecting to end waits too long for this test.
+    Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services:
+      shop: { endpoints: ["$SHOP"], protocol: http2, timeouts: { connect: 10m },
+              limits: { pending_time: 10m } }
+    routes: [{ to: shop }])",
+                   {{"SHOP", origin.address()}});
+    for (const Protocol protocol : {Protocol::kHttp1, Protocol::kHttp2})
+      for (int i = 0; i < 2; ++i) {
+        const Response response = proxy.client(protocol).get("/");
+        EXPECT_EQ(response.status, 502);
+        EXPECT_TRUE(response.body.starts_with("502 upstream_protocol_error: ")) << response.body;
+      }
+    EXPECT_EQ(origin.connections(), 4);
+  }
+}
+
+// GOAWAY before anything was asked: another connection would be no better.
+TEST(Http2Upstream, WhoTurnsEveryConnectionAwayIsNotAskedForEver) {
+  FrameOrigin origin([](RawH2& h2, int) {
+    h2.send(h2_frame(NGHTTP2_GOAWAY, 0, 0, h2_u32(0) + h2_u32(NGHTTP2_NO_ERROR)));
+    h2.raw().read_all();
+  });
+  Outrider proxy(kUpstream, {{"SHOP", origin.address()}}, {.workers = 1});
+  const Response response = proxy.client(Protocol::kHttp2).get("/");
+  EXPECT_EQ(response.status, 502);
+  EXPECT_TRUE(response.body.starts_with("502 upstream_reset: ")) << response.body;
+  EXPECT_LE(origin.origin().connections(), 3);
+}
+
+// A kept connection that is lost, or that its GOAWAY ends, as requests arrive on it.
+TEST(Http2Upstream, ALostConnectionCostsNoGet) {
+  std::atomic<int> doomed = -1;  // the connection to be lost
+  std::atomic<int> left = 0;     // with so many requests on it
+  std::atomic<bool> politely = false;
+  FrameOrigin origin([&](RawH2& h2, int number) {
+    for (;;) {
+      const Frame head = h2.read_until(NGHTTP2_HEADERS);
+      const bool warm = h2.decode(head).value(":path") == "/warm";
+      if (warm || number != doomed) {
+        h2.send(answer(head.stream));
+      } else if (--left == 0) {
+        if (!politely) return;
+        h2.send(h2_frame(NGHTTP2_GOAWAY, 0, 0, h2_u32(head.stream - 2) + h2_u32(NGHTTP2_NO_ERROR)));
+        h2.raw().read_all();
+        return;
+      }
+    }
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { shop: "h2c://$SHOP" }
+    routes: [{ to: shop, retry: false }])",
+                 {{"SHOP", origin.address()}}, {.workers = 1});
+  Client client = proxy.client(Protocol::kHttp2);
+  const auto doom = [&](int requests) {
+    EXPECT_EQ(client.get("/warm").status, 200);
+    left = requests;
+    doomed = origin.origin().connections() - 1;
+  };
+  doom(1);
+  EXPECT_EQ(client.get("/").status, 200);
+  doom(1);
+  const Response posted = client.post("/", "once");
+  EXPECT_EQ(posted.status, 502);
+  EXPECT_TRUE(posted.body.starts_with("502 stale_connection: ")) << posted.body;
+
+  constexpr int kMany = 20;
+  doom(kMany);
+  const int before = origin.origin().connections();
+  std::vector<std::shared_ptr<Stream>> streams;
+  for (int i = 0; i < kMany; ++i) {
+    streams.push_back(client.open());
+    streams.back()->send({.target = "/"});
+  }
+  for (const auto& stream : streams) EXPECT_EQ(stream->read_head().status, 200);
+  EXPECT_LE(origin.origin().connections(), before + 3);
+
+  // Streams above the last one of a GOAWAY were never processed.
+  doomed = -1;
+  politely = true;
+  for (const char* method : {"GET", "POST"}) {
+    doom(1);
+    const int connections = origin.origin().connections();
+    EXPECT_EQ(client.request({.method = method, .body = "x"}).status, 200) << method;
+    EXPECT_EQ(origin.origin().connections(), connections + 1);
+  }
+}
+
+TEST(Http2Upstream, GrpcHearsOfACutInTrailers) {
+  FrameOrigin origin([](RawH2& h2, int) {
+    const Frame head = h2.read_until(NGHTTP2_HEADERS);
+    h2.send(
+        h2_headers(head.stream, {{":status", "200"}, {"content-type", "application/grpc"}}, false) +
+        data(head.stream, std::string("\0\0\0\0\1a", 6)));
+    h2.barrier();
+  });
+  Outrider proxy(kUpstream, {{"SHOP", origin.address()}});
+  const Response response =
+      proxy.client(Protocol::kHttp2)
+          .request({.method = "POST",
+                    .fields = {{"content-type", "application/grpc"}, {"te", "trailers"}},
+                    .body = std::string(5, '\0')});
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.body.size(), 6U);
+  EXPECT_EQ(response.trailers.value("grpc-status"), "14");
+  EXPECT_FALSE(response.trailers.value("grpc-message").empty());
+  const auto line = proxy.log(1).at(0);
+  EXPECT_EQ(line.at("status"), "200");
+  EXPECT_EQ(line.at("reason"), "upstream_reset");
+  // Any other answer that is cut does not end in order.
+  EXPECT_THROW(proxy.client(Protocol::kHttp2).post("/", "x"), HarnessError);
+}
+
+// Bodies on their way to streams that were answered early are no flood.
+TEST(Http2Uploads, InFlightToAnsweredStreamsHarmNobody) {
+  constexpr std::uint32_t kUploads = 20;
+  std::promise<void> go;
+  const auto gone = go.get_future().share();
+  Origin origin([gone](RawClient& connection, int) {
+    const Head head = connection.read_head();
+    if (head.method == "GET") {
+      gone.wait_for(patience());
+      connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    } else {
+      connection.send("HTTP/1.1 413 Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    }
+    connection.read_all();
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { one: "$ORIGIN" }
+    routes: [{ to: one }])",
+                 {{"ORIGIN", origin.address()}}, {.workers = 1});
+  RawH2 h2(proxy.address());
+  h2.send(h2_headers(1, h2_request_fields()));
+  for (std::uint32_t i = 1; i <= kUploads; ++i)
+    h2.send(h2_headers(1 + 2 * i, h2_request_fields("POST"), false));
+  proxy.log(kUploads);  // all answered, which the client has not read
+  const std::string bytes(1024, 'x');
+  for (int round = 0; round < 60; ++round) {
+    std::string all;
+    for (std::uint32_t i = 1; i <= kUploads; ++i) all += data(1 + 2 * i, bytes);
+    h2.send(all);
+  }
+  go.set_value();
+  for (;;) {
+    const Frame frame = h2.read();
+    ASSERT_NE(frame.type, NGHTTP2_GOAWAY);
+    if (frame.type != NGHTTP2_HEADERS) continue;
+    const std::string status = h2.decode(frame).value(":status");
+    EXPECT_EQ(status, frame.stream == 1 ? "200" : "413");
+    if (frame.stream == 1) break;
+  }
+  EXPECT_EQ(h2.read_until(NGHTTP2_DATA, 1).payload, "ok");
+  EXPECT_EQ(proxy.metric("outrider_limit_refused_total"), 0);
+}
+
 }  // namespace
 }  // namespace outrider::test

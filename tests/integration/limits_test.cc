@@ -157,6 +157,42 @@ TEST(ServiceLimits, WaitingHasAnEnd) {
   for (int i = 0; i < 8; ++i) EXPECT_EQ(proxy.client().get("/held").status, 200) << i;
 }
 
+// A retry counts until its exchange is over.
+TEST(ServiceLimits, RetriesInFlight) {
+  std::promise<void> go;
+  const auto gone = go.get_future().share();
+  Origin origin([gone](RawClient& connection, int) {
+    const Request request = connection.read_request();
+    if (!request.fields.has("x-outrider-attempt")) return;
+    if (request.target == "/held") gone.wait_for(patience());
+    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { one: { endpoints: ["$ORIGIN"], limits: { retries: 1 } } }
+    routes: [{ to: one, retry: { attempts: 1, backoff: 1ms..2ms } }])",
+                 {{"ORIGIN", origin.address()}}, {.workers = kWorkers});
+  RawClient held = proxy.raw();
+  held.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+  origin.wait_connections(2);
+  for (int i = 0; i < 3; ++i) {
+    const Response refused = proxy.client().get("/");
+    EXPECT_EQ(refused.status, 502);
+    EXPECT_THAT(refused.body, StartsWith("502 retry_budget: "));
+    EXPECT_THAT(refused.body, HasSubstr("limits.retries"));
+  }
+  EXPECT_EQ(proxy.await_metric("outrider_limit_refused_total{service='one',limit='retries'}", 3),
+            3);
+  EXPECT_EQ(proxy.log(3).at(0).at("reason"), "retry_budget");
+  go.set_value();
+  EXPECT_EQ(held.read_response().status, 200);
+  for (std::size_t i = 0; i < 5; ++i) {
+    proxy.log(4 + i);  // the exchange before is over
+    EXPECT_EQ(proxy.client().get("/").status, 200);
+  }
+}
+
 TEST(ServiceLimits, OneHttp2ConnectionCarriesMany) {
   Gate gate;
   Outrider proxy(limited("{ connections: 1 }"), {{"ORIGIN", "h2c://" + gate.address()}},

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -724,6 +725,48 @@ TEST_F(Actions, AnAnnouncedBodyThatIsTooLargeIsRefusedAtOnce) {
   raw.send("POST /limited HTTP/1.1\r\nHost: a.test\r\nContent-Length: 11\r\n\r\n");
   EXPECT_EQ(raw.read_response("POST").status, 413);
   EXPECT_EQ(raw.read_end(), Socket::End::kFin);
+}
+
+// ---- protocols
+
+// In the clear, gRPC goes upstream as HTTP/2 by prior knowledge, everything else as HTTP/1.
+TEST(Grpc, IsToldByItsContentType) {
+  std::mutex mutex;
+  std::string spoken;
+  Origin origin([&](RawClient& connection, int) {
+    const std::string begun(connection.peek(3));
+    {
+      const std::lock_guard lock(mutex);
+      spoken = begun;
+    }
+    if (begun == "PRI") return;
+    connection.read_request();
+    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { any: "$ORIGIN" }
+    routes: [{ to: any, retry: false }])",
+                 {{"ORIGIN", origin.address()}});
+  for (const Protocol protocol : {Protocol::kHttp1, Protocol::kHttp2})
+    for (const auto& [type, expected] :
+         std::vector<std::pair<std::string, std::string>>{{"application/grpc", "PRI"},
+                                                          {"Application/gRPC+proto", "PRI"},
+                                                          {"application/grpc;charset=utf-8", "PRI"},
+                                                          {"application/grpc-web", "POS"},
+                                                          {"application/grpc-web+proto", "POS"},
+                                                          {"application/grpc-web-text", "POS"},
+                                                          {"application/grpcx", "POS"},
+                                                          {"application/json", "POS"}}) {
+      SCOPED_TRACE(type + std::string(name_of(protocol)));
+      const Response response = proxy.client(protocol).request(
+          {.method = "POST", .fields = {{"content-type", type}}, .body = "x"});
+      EXPECT_EQ(response.status, 200);
+      EXPECT_EQ(response.fields.value("grpc-status"), expected == "PRI" ? "14" : "");
+      const std::lock_guard lock(mutex);
+      EXPECT_EQ(spoken, expected);
+    }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <future>
 #include <memory>
 #include <string>
@@ -75,6 +76,7 @@ class SlowClients : public testing::Test {
             return stream.finish();
           }
           stream.read_body();
+          if (head.target == "/slow") std::this_thread::sleep_for(700ms);
           stream.send(Response{.status = 200, .body = "taken"});
         }),
         proxy_(R"(
@@ -115,7 +117,16 @@ TEST_F(SlowClients, HaveTheHeaderTimeAndNoMore) {
   second.send("GET /");
   EXPECT_TRUE(says(trickle(second, "a", 20ms).answer, "408 client_timeout"));
 
+  // Or, behind a request that it came with, with the end of that one.
+  RawClient behind = proxy_.raw("header");
   auto began = Clock::now();
+  behind.send(std::string(kGet) + "GET /ok HTTP/1.1\r\nHo");
+  EXPECT_EQ(behind.read_response().status, 200);
+  const std::string late = behind.read_all();
+  EXPECT_TRUE(late.starts_with("HTTP/1.1 408 ")) << late;
+  EXPECT_GE(Clock::now() - began, 280ms);
+
+  began = Clock::now();
   RawClient silent = proxy_.raw("header");
   const std::string answer = silent.read_all();
   EXPECT_TRUE(answer.empty() || answer.starts_with("HTTP/1.1 408 ")) << answer;
@@ -175,7 +186,7 @@ TEST_F(SlowClients, MustKeepTheirBodiesComing) {
     const Frame head = h2.read_until(NGHTTP2_HEADERS, 1);
     EXPECT_EQ(h2.decode(head).value(":status"), "408");
     const Frame reset = h2.read_until(NGHTTP2_RST_STREAM, 1);
-    EXPECT_TRUE(reset.code() == NGHTTP2_CANCEL || reset.code() == NGHTTP2_NO_ERROR) << reset.code();
+    EXPECT_EQ(reset.code(), static_cast<std::uint32_t>(NGHTTP2_CANCEL));
     h2.send(h2_headers(3, h2_request_fields("GET", "/ok")));
     EXPECT_EQ(h2.decode(h2.read_until(NGHTTP2_HEADERS, 3)).value(":status"), "200");
 
@@ -183,6 +194,30 @@ TEST_F(SlowClients, MustKeepTheirBodiesComing) {
     for (std::size_t i = before; i < before + 3; ++i)
       EXPECT_EQ(lines[i].at("reason"), "client_timeout");
   }
+}
+
+// A gRPC call is silent for as long as it likes over HTTP/2 alone: what a type says of a body does
+// not make it come any faster.
+TEST_F(SlowClients, MustKeepTheirBodiesComingWhateverTheirType) {
+  for (const char* listener : {"body", "rate"})
+    for (const char* type :
+         {"application/grpc", "application/grpc+proto", "application/grpc-web"}) {
+      SCOPED_TRACE(std::string(listener) + " " + type);
+      const std::size_t before = proxy_.log(0).size();
+      const bool rate = std::string(listener) == "rate";
+      RawClient raw = proxy_.raw(listener);
+      raw.send(std::string(kPost) + "Content-Type: " + type +
+               "\r\nContent-Length: 1000000\r\n\r\nsome");
+      const Trickled trickled = trickle(raw, "a", rate ? 20ms : 5000ms);
+      // gRPC hears it in its own words.
+      if (says(type, "web")) {
+        EXPECT_TRUE(trickled.answer.starts_with("HTTP/1.1 408 ")) << trickled.answer;
+      } else {
+        EXPECT_TRUE(says(trickled.answer, "grpc-status: 1\r\n")) << trickled.answer;
+      }
+      EXPECT_TRUE(says(trickled.answer, "onnection: close"));
+      EXPECT_EQ(proxy_.log(before + 1).back().at("reason"), "client_timeout");
+    }
 }
 
 TEST_F(SlowClients, ThatDoNotReadAreCut) {
@@ -218,8 +253,50 @@ TEST_F(SlowClients, AreClosedWhenIdle) {
   h2.send(h2_headers(1, h2_request_fields("GET", "/ok")));
   h2.read_until(NGHTTP2_HEADERS, 1);
   began = Clock::now();
+  EXPECT_EQ(h2.read_until(NGHTTP2_GOAWAY).code(), static_cast<std::uint32_t>(NGHTTP2_NO_ERROR));
   EXPECT_EQ(h2.read_goaway_and_end(), static_cast<std::uint32_t>(NGHTTP2_NO_ERROR));
   EXPECT_GE(Clock::now() - began, 280ms);
+
+  // One that never asked for anything has the time for a head.
+  began = Clock::now();
+  RawH2 mute(proxy_.address("header"));
+  EXPECT_EQ(mute.read_until(NGHTTP2_GOAWAY).code(), static_cast<std::uint32_t>(NGHTTP2_NO_ERROR));
+  EXPECT_EQ(mute.read_goaway_and_end(), static_cast<std::uint32_t>(NGHTTP2_NO_ERROR));
+  EXPECT_GE(Clock::now() - began, 280ms);
+}
+
+// The time in which a request is served is not the connection's idleness.
+TEST_F(SlowClients, AreNotIdleWhileTheyWait) {
+  RawClient raw = proxy_.raw("idle");
+  raw.send(std::string(kGet) + "GET /slow HTTP/1.1\r\nHost: outrider.test\r\n\r\n");
+  EXPECT_EQ(raw.read_response().status, 200);
+  const Response slow = raw.read_response();
+  EXPECT_EQ(slow.body, "taken");
+  EXPECT_FALSE(slow.fields.has("connection"));
+  raw.send(kGet);
+  EXPECT_EQ(raw.read_response().status, 200);
+}
+
+// The first byte of HTTP/2's preface is also the first of POST, PUT and PATCH.
+TEST_F(SlowClients, MayPauseBehindTheirFirstByte) {
+  RawClient raw = proxy_.raw("idle");
+  raw.send("P");
+  std::this_thread::sleep_for(1100ms);
+  raw.send(std::string(kPost).substr(1) + "Content-Length: 4\r\n\r\nbody");
+  EXPECT_EQ(raw.read_response().body, "taken");
+
+  const std::string series = "outrider_limit_refused_total{limit='control_frames'}";
+  const double before = proxy_.metric(series);
+  RawClient part = proxy_.raw("idle");
+  part.send("PRI");
+  EXPECT_EQ(part.read_all(), "");
+  EXPECT_EQ(proxy_.await_metric(series, before + 1), before + 1);
+  proxy_.await_error("a part of HTTP/2's preface");
+
+  // So short a header time ends it before that.
+  RawClient hurried = proxy_.raw("header");
+  hurried.send("P");
+  EXPECT_TRUE(hurried.read_all().starts_with("HTTP/1.1 408 "));
 }
 
 // Many at once, silent or trickling: each ends in its time, others are served meanwhile, and all is
@@ -413,6 +490,53 @@ TEST(BackPressure, HoldsTheFasterSide) {
   EXPECT_EQ(one.get("/one/warm").status, 200);
 }
 
+// A client that reads slowly but steadily is none of timeout.idle's affair: the upstream is held
+// for longer than that, and not silent.
+TEST(BackPressure, IsNoIdleness) {
+  constexpr std::size_t kSize = 32 * kMebibyte;
+  HttpOrigin origin([&](Stream& stream, const Head&) {
+    stream.send_head({.status = 200, .fields = {{"content-length", std::to_string(kSize)}}}, false);
+    Pattern pattern(3);
+    write_pattern(stream, pattern, kSize);
+    stream.finish();
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { big: "$BIG" }
+    routes: [{ to: big, timeout: { idle: 1s } }])",
+                 {{"BIG", origin.address()}});
+  const auto read = [&](const std::function<std::size_t(char*, std::size_t)>& part) {
+    Pattern pattern(3);
+    std::vector<char> bytes(64 * 1024);
+    const auto until = Clock::now() + 4s;
+    for (;;) {
+      const bool slowly = Clock::now() < until;
+      if (slowly) std::this_thread::sleep_for(100ms);
+      const std::size_t size = part(bytes.data(), slowly ? 4096 : bytes.size());
+      if (size == 0) break;
+      if (!pattern.matches(bytes.data(), size)) throw HarnessError("other bytes");
+    }
+    EXPECT_EQ(pattern.position(), kSize);
+  };
+  std::vector<std::future<void>> readers;
+  readers.push_back(std::async(std::launch::async, [&] {
+    RawClient raw = proxy.raw();
+    raw.send(kGet);
+    raw.begin_body(raw.read_head(), "GET");
+    read([&](char* into, std::size_t room) { return raw.read_body_part(into, room); });
+  }));
+  readers.push_back(std::async(std::launch::async, [&] {
+    Client client = proxy.client(Protocol::kHttp2);
+    const auto stream = client.open();
+    stream->send_head({.method = "GET", .target = "/", .authority = kAuthority}, true);
+    EXPECT_EQ(stream->read_head().status, 200);
+    read([&](char* into, std::size_t room) { return stream->read(into, room); });
+  }));
+  for (auto& reader : readers) EXPECT_NO_THROW(reader.get());
+  for (const auto& line : proxy.log(2)) EXPECT_EQ(line.at("reason"), "ok");
+}
+
 // An upstream that reads nothing for longer than the client's timers: the client is not to blame.
 TEST(BackPressure, DoesNotBlameTheClient) {
   std::promise<void> go;
@@ -453,6 +577,104 @@ TEST(BackPressure, DoesNotBlameTheClient) {
   for (const auto& stream : streams) {
     EXPECT_EQ(stream->read_head().status, 200);
     EXPECT_EQ(stream->read_body(), std::to_string(32 * kMebibyte));
+  }
+}
+
+// Nor is a client that waits to be asked for its body: its time begins with that.
+TEST(Expectation, DoesNotBlameTheClientForWaiting) {
+  Origin origin([](RawClient& connection, int) {
+    const Head head = connection.read_head();
+    if (head.target == "/never") {
+      connection.read_all();
+      return;
+    }
+    std::this_thread::sleep_for(2300ms);
+    connection.send("HTTP/1.1 100 Continue\r\n\r\n");
+    connection.begin_body(head, head.method);
+    std::string body;
+    char part[64];
+    while (const std::size_t size = connection.read_body_part(part, sizeof part))
+      body.append(part, size);
+    connection.send("HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) +
+                    "\r\n\r\n" + body);
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listeners:
+      main:
+        address: 127.0.0.1:0
+        timeouts: { body: 500ms, upload_rate: 1000B/s after 500ms }
+    services: { one: "http://$ORIGIN" }
+    routes:
+      - { match: /**, to: one }
+      - { match: /never, to: one, timeout: { headers: 1500ms } })",
+                 {{"ORIGIN", origin.address()}});
+  const Fields fields = {{"expect", "100-continue"}, {"content-length", "5"}};
+  const auto expect = [&](const std::string& target) {
+    return "POST " + target +
+           " HTTP/1.1\r\nHost: outrider.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+  };
+  RawClient one = proxy.raw();
+  one.send(expect("/"));
+  RawH2 two(proxy.address());
+  Fields head = h2_request_fields("POST", "/");
+  head.insert(head.end(), fields.begin(), fields.end());
+  two.send(h2_headers(1, head, false));
+
+  EXPECT_EQ(one.read_head().status, 100);
+  one.send("hello");
+  EXPECT_EQ(one.read_response().body, "hello");
+  EXPECT_EQ(two.decode(two.read_until(NGHTTP2_HEADERS, 1)).value(":status"), "100");
+  two.send(h2_frame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, "hello"));
+  EXPECT_EQ(two.decode(two.read_until(NGHTTP2_HEADERS, 1)).value(":status"), "200");
+  EXPECT_EQ(two.read_until(NGHTTP2_DATA, 1).payload, "hello");
+
+  // Who never asks has the time for an answer's head.
+  RawClient never = proxy.raw();
+  never.send(expect("/never"));
+  const Response response = never.read_response("POST");
+  EXPECT_EQ(response.status, 504);
+  EXPECT_TRUE(response.body.starts_with("504 timeout_headers: ")) << response.body;
+}
+
+// The answer of a connection's last request, to a client whose window is wide and who reads slowly:
+// what it says of its window meanwhile must not be answered with a reset.
+TEST(LastAnswers, AreReadToTheirEnd) {
+  constexpr std::size_t kSize = 2 * kMebibyte;
+  HttpOrigin origin([&](Stream& stream, const Head&) {
+    stream.send(Response{.status = 200, .body = std::string(kSize, 'z')});
+  });
+  for (const bool drains : {false, true}) {
+    SCOPED_TRACE(drains ? "the process drains" : "limits.requests");
+    Outrider proxy(R"(
+    outrider: v1
+    listeners: { main: { address: "127.0.0.1:0", limits: { requests: $REQUESTS } } }
+    drain: { delay: 0s, deadline: 60s }
+    services: { big: "$BIG" }
+    routes: [{ to: big }])",
+                   {{"BIG", origin.address()}, {"REQUESTS", drains ? "100" : "1"}});
+    RawH2 h2(proxy.address(), {{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 16 * kMebibyte}});
+    h2.send(h2_window_update(0, 16 * kMebibyte) + h2_headers(1, h2_request_fields()));
+    Frame part;
+    while (part.type != NGHTTP2_HEADERS) part = h2.read();  // a GOAWAY may come first
+    EXPECT_EQ(h2.decode(part).value(":status"), "200");
+    if (drains) proxy.signal(SIGTERM);
+    std::this_thread::sleep_for(800ms);
+    std::size_t got = 0;
+    for (bool end = false; !end;) {
+      part = h2.read();
+      if (part.type != NGHTTP2_DATA) continue;
+      got += part.payload.size();
+      end = part.has(NGHTTP2_FLAG_END_STREAM);
+      const auto size = static_cast<std::uint32_t>(part.payload.size());
+      if (size != 0) h2.raw().try_send(h2_window_update(0, size) + h2_window_update(1, size), 1s);
+      std::this_thread::sleep_for(2ms);
+    }
+    EXPECT_EQ(got, kSize);
+    EXPECT_EQ(h2.read_goaway_and_end(), static_cast<std::uint32_t>(NGHTTP2_NO_ERROR));
+    if (drains) {
+      EXPECT_EQ(proxy.wait_exit(), 0);
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <memory>
 #include <random>
 #include <string>
@@ -733,6 +734,33 @@ TEST_F(TargetsAndTrust, RemovesLookAlikes) {
     EXPECT_EQ(arrived.fields.value("my_header"), "2");
     EXPECT_EQ(arrived.fields.value("_x"), "3");
   }
+}
+
+TEST_F(TargetsAndTrust, TrailersSayNothingThatOnlyAHeadMay) {
+  const std::vector<std::string> names = {
+      "X_Forwarded_For", "Content_Length",   "X-Envoy-Original-Path",
+      "X-Original-URL",  "X-Rewrite-URL",    "l5d-dst-override",
+      "X_Outrider_Hops", "X-Forwarded-Host", "x-outrider-debug"};
+  for (const char* listener : {"main", "trusting"})
+    for (const Protocol protocol : {Protocol::kHttp1, Protocol::kHttp2}) {
+      SCOPED_TRACE(std::string(listener) + std::string(name_of(protocol)));
+      Request request{.method = "POST",
+                      .target = "/row-" + std::to_string(++rows_),
+                      .body = "body",
+                      .trailers = {{"x-sum", "1"}, {"grpc-status", "0"}}};
+      for (std::string name : names) {
+        if (protocol == Protocol::kHttp2)
+          for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+        request.trailers.push_back({name, "1"});
+      }
+      EXPECT_EQ(proxy_.client(protocol, listener).request(request).status, 200);
+      const std::vector<Request> arrived = origin_.requests(request.target);
+      ASSERT_THAT(arrived, SizeIs(1));
+      EXPECT_EQ(arrived.front().body, "body");
+      EXPECT_EQ(arrived.front().trailers.size(), 2U);
+      EXPECT_EQ(arrived.front().trailers.value("x-sum"), "1");
+      EXPECT_EQ(arrived.front().trailers.value("grpc-status"), "0");
+    }
 }
 
 // ---- loops

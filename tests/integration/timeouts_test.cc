@@ -354,6 +354,16 @@ TEST_F(Timeouts, TheClientsDeadlineHolds) {
   EXPECT_EQ(logged("/free/silent").at("reason"), "timeout_total");
 }
 
+TEST_F(Timeouts, TheClientsDeadlineHoldsBehindTheHead) {
+  const Response response = proxy_->client(Protocol::kHttp2).request(grpc("/free/stalls", "300m"));
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.body, "begun");
+  EXPECT_EQ(response.trailers.value("grpc-status"), "4");
+  EXPECT_THAT(response.trailers.value("grpc-message"), HasSubstr("grpc-timeout"));
+  EXPECT_EQ(logged("/free/stalls").at("reason"), "timeout_total");
+  EXPECT_EQ(logged("/free/stalls").at("status"), "200");
+}
+
 TEST_F(Timeouts, TheShorterDeadlineHoldsAndIsPassedOn) {
   Client client = proxy_->client(Protocol::kHttp2);
   for (const char* amount : {"10S", "1M", "1H", ""}) {

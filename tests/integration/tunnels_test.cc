@@ -571,6 +571,79 @@ TEST(Upgrade, AnswersWhenTheServerKnowsNoExtendedConnect) {
   for (const Head& head : naked.heads()) EXPECT_EQ(head.protocol, "");
 }
 
+// To the client a status of 2xx would be a tunnel, which nobody has at the other end.
+TEST(Upgrade, AnAnswerInPlaceOfATunnelDoesNotLookLikeOne) {
+  Origin origin([](RawClient& connection, int) {
+    while (!connection.peek(1).empty())
+      connection.send(connection.read_request().target == "/empty"
+                          ? "HTTP/1.1 204 No\r\n\r\n"
+                          : "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nleaked");
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { shop: "$SHOP" }
+    routes:
+      - { to: shop }
+      - { match: /fixed, respond: 200 })",
+                 {{"SHOP", origin.address()}});
+  std::size_t lines = 0;
+  for (const char* target : {"/full", "/empty"}) {
+    SCOPED_TRACE(target);
+    WebsocketClient client(proxy, Protocol::kHttp2);
+    EXPECT_EQ(client.ask(target).status, 502);
+    const std::string body = client.stream().read_body();
+    EXPECT_TRUE(body.starts_with("502 upstream_protocol_error: ")) << body;
+    const auto line = proxy.log(++lines).back();
+    EXPECT_EQ(line.at("status"), "502");
+    EXPECT_EQ(line.at("reason"), "upstream_protocol_error");
+  }
+  // Nor is there one where nothing is forwarded.
+  WebsocketClient fixed(proxy, Protocol::kHttp2);
+  EXPECT_EQ(fixed.ask("/fixed").status, 405);
+  EXPECT_EQ(proxy.log(++lines).back().at("reason"), "not_supported");
+  // HTTP/1 sees the answer for what it is.
+  for (const auto& [target, status] : {std::pair{"/full", 200}, {"/empty", 204}, {"/fixed", 200}}) {
+    WebsocketClient client(proxy, Protocol::kHttp1);
+    EXPECT_EQ(client.ask(target).status, status) << target;
+  }
+}
+
+// A client whose half ended with its head: the tunnel is over when the server's half is.
+TEST(Upgrade, ATunnelEndedWithItsHeadLeavesNothingBehind) {
+  Origin origin([](RawClient& connection, int) {
+    const Request request = connection.read_request();
+    if (request.fields.has("upgrade"))
+      connection.send(
+          "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+          "Sec-WebSocket-Accept: " +
+          websocket_accept(request.fields.value("sec-websocket-key")) + "\r\n\r\n");
+    else
+      connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { shop: { endpoints: ["$SHOP"], limits: { requests: 1 } } }
+    routes: [{ to: shop }])",
+                 {{"SHOP", origin.address()}});
+  Client client = proxy.client(Protocol::kHttp2);
+  client.h2().wait_settings();
+  for (std::size_t i = 1; i <= 30; ++i) {
+    const auto stream = client.open();
+    stream->send_head({.method = "CONNECT",
+                       .target = "/ws",
+                       .authority = kAuthority,
+                       .protocol = "websocket",
+                       .fields = {{"sec-websocket-version", "13"}}},
+                      true);
+    const auto line = proxy.log(i).back();
+    EXPECT_EQ(line.at("reason"), "ok");
+    EXPECT_EQ(line.at("status"), "200");
+  }
+  EXPECT_EQ(proxy.client().get("/").status, 200);
+}
+
 // Raw TCP. The server's deed is the name of the listener.
 class Tcp : public testing::Test {
  protected:

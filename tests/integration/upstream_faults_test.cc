@@ -235,7 +235,7 @@ TEST(UpstreamConnect, AnotherEndpointTakesOver) {
 
 TEST_P(AnyClient, AConnectionThatEndsBeforeTheAnswerIs502) {
   for (const std::string& before :
-       {""s, "HTTP/1.1 200 OK\r\nContent-Le"s, "HTTP/1.1 103 Early\r\n\r\n"s})
+       {""s, "HTTP/1.1 200 O"s, "HTTP/1.1 200 OK\r\nContent-Le"s, "HTTP/1.1 103 Early\r\n\r\n"s})
     for (const End end : {End::kFin, End::kReset}) {
       SCOPED_TRACE(before + (end == End::kFin ? "FIN" : "RST"));
       for (const char* under : {"", "/twice"}) {
@@ -248,8 +248,9 @@ TEST_P(AnyClient, AConnectionThatEndsBeforeTheAnswerIs502) {
         const Response response = client.get(target);
         EXPECT_EQ(response.status, 502);
         EXPECT_TRUE(response.body.starts_with("502 upstream_reset: ")) << response.body;
-        // A byte of the answer ends what may be tried again.
-        EXPECT_EQ(faulty_.requests(target), *under != '\0' && before.empty() ? 2 : 1);
+        // Behind a byte of an answer nothing is tried again, and no 103 is heard twice.
+        EXPECT_EQ(faulty_.requests(target), before.empty() && *under != '\0' ? 2 : 1);
+        EXPECT_EQ(response.informational.size(), before.starts_with("HTTP/1.1 103") ? 1U : 0U);
 
         // What is not idempotent is not sent twice.
         EXPECT_EQ(client.request({.method = "POST", .target = target, .body = "x"}).status, 502);
@@ -846,6 +847,63 @@ TEST_P(AnyClient, AClientThatIsGoneCancelsItsUpstream) {
     }
 }
 
+// While the upstream takes nothing, nothing is read from the client; that it is gone is seen all
+// the same.
+TEST(UpstreamHeld, AClientThatIsGoneEndsWhatTheUpstreamHolds) {
+  Gate ended;
+  Origin unreading([&](RawClient& connection, int) {
+    // Raw TCP begins with no request.
+    if (connection.peek(1) != "x") {
+      const Head head = connection.read_head();
+      if (head.fields.has("upgrade"))
+        connection.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
+    }
+    pollfd hung{connection.socket().fd(), 0, 0};
+    if (poll(&hung, 1, static_cast<int>(patience().count())) == 1) ended.open();
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listeners:
+      main: { address: 127.0.0.1:0 }
+      tcp: { address: 127.0.0.1:0, protocol: tcp, to: tcp }
+    services:
+      web: "$UNREADING"
+      tcp: { endpoints: ["$UNREADING"], protocol: tcp }
+    defaults: { route: { timeout: { headers: 5m, idle: 5m } } }
+    routes: [{ to: web, retry: false }])",
+                 {{"UNREADING", unreading.address()}});
+  struct Row {
+    const char* listener;
+    std::string request;
+    bool tunnel;
+  };
+  std::size_t lines = 0;
+  for (const Row& row :
+       {Row{"main", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\n", false},
+        Row{"main",
+            "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            true},
+        Row{"tcp", "", true}}) {
+    SCOPED_TRACE(row.listener + (" " + row.request.substr(0, 5)));
+    try {
+      RawClient client = proxy.raw(row.listener);
+      client.send(row.request);
+      if (!row.request.empty() && row.tunnel) {
+        EXPECT_EQ(client.read_head().status, 101);
+      }
+      while (client.try_send(std::string(64 * 1024, 'x'), 300ms)) {}
+      client.reset();
+      ended.wait();
+      EXPECT_EQ(proxy.log(++lines).back().at("reason"), "client_closed");
+    } catch (const HarnessError& error) {
+      ADD_FAILURE() << error.what();
+    }
+  }
+}
+
 TEST_P(AnyClient, AClientThatDoesNotReadStopsItsUpstream) {
   std::atomic<std::size_t> sent = 0;
   Gate stuck;
@@ -1036,6 +1094,26 @@ TEST(StaleConnection, SixtyGetsThoughEachAnswerEndsItsConnection) {
                    {{"ORIGIN", origin.address()}}, {.workers = 1});
     Client client = proxy.client();
     for (int i = 0; i < 60; ++i) ASSERT_EQ(client.get("/").body, "ok") << i << reset;
+  }
+}
+
+// The place of the connection that was lost is free for the one that replaces it.
+TEST(StaleConnection, LeavesItsPlaceUnderTheLimit) {
+  for (const Stale how : {Stale::kFin, Stale::kReset, Stale::kUnread}) {
+    StaleBackend backend(how);
+    Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services:
+      backend: { endpoints: ["$BACKEND"], limits: { connections: 1, pending_time: 1ms } }
+    routes: [{ to: backend, retry: false }])",
+                   {{"BACKEND", backend.address()}}, {.workers = 1});
+    Client client = proxy.client();
+    for (int i = 0; i < 20; ++i) {
+      const Response response = client.request({.fields = {{"x-id", std::to_string(i)}}});
+      EXPECT_EQ(response.status, 200) << response.body;
+    }
+    EXPECT_GE(backend.stale(), 5);
   }
 }
 

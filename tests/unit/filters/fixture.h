@@ -58,11 +58,9 @@ inline config::Match match_of(const std::string& path) {
 // What a filter asked of its driver.
 struct Driver final : StreamControl {
   void resume() override { resumed = true; }
-  bool retry_after(Millis wait) override {
-    if (may_retry) delay = wait;
-    return may_retry;
-  }
-  bool may_retry = true;
+  bool may_retry() override { return retries_allowed; }
+  void retry_after(Millis wait) override { delay = wait; }
+  bool retries_allowed = true;
   bool resumed = false;
   std::optional<Millis> delay;
 };

@@ -121,6 +121,23 @@ TEST_F(Forwarded, TrustedPeersAreBelieved) {
   EXPECT_FALSE(x->talkative) << "the client is not the peer";
 }
 
+// Of anyone: there is no peer whose trailers are believed.
+TEST_F(Forwarded, TrailersSayNothingThatOnlyAHeadMay) {
+  from_trusted();
+  exchange();
+  Headers trailers(x->arena);
+  for (const char* name :
+       {"X_Forwarded_For", "Content_Length", "X-Envoy-Original-Path", "X-Original-URL",
+        "X-Rewrite-URL", "l5d-dst-override", "X_Outrider_Hops", "X-Forwarded-Host",
+        "x-outrider-debug", "X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Client-Cert",
+        "X-Sum", "Grpc-Status", "my_trailer"})
+    trailers.add(header_id(name), name, "v");
+  clean_trailers(trailers);
+  std::string left;
+  for (const Header& header : trailers) left.append(header.name).append(" ");
+  EXPECT_EQ(left, "X-Sum Grpc-Status my_trailer ");
+}
+
 struct Chain {
   const char* what;
   std::vector<std::pair<const char*, const char*>> fields;

@@ -107,6 +107,22 @@ TEST_F(LocalReply, GrpcHearsItInTrailersAlone) {
   EXPECT_FALSE(x->response.content_length);
 }
 
+TEST_F(LocalReply, GrpcHearsOfACutInTrailers) {
+  for (const bool talkative : {true, false}) {
+    exchange();
+    x->is_grpc = true;
+    x->talkative = talkative;
+    x->status = 200;
+    note_failure(*x, Reason::kTimeoutTotal, "grpc-timeout 1s");
+    const Headers& trailers = grpc_trailers(*x);
+    EXPECT_EQ(trailers.size(), 2U);
+    EXPECT_EQ(joined(trailers, "grpc-status"), "4");
+    EXPECT_EQ(joined(trailers, "grpc-message"),
+              talkative ? "grpc-timeout 1s" : std::string(info(Reason::kTimeoutTotal).sentence));
+    EXPECT_EQ(x->status, 200);
+  }
+}
+
 TEST_F(LocalReply, HeadHearsTheLengthAlone) {
   exchange();
   x->request.method = Method::kHead;

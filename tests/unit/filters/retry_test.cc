@@ -256,6 +256,37 @@ TEST_F(RetryTest, ARefusedRetryLeavesTheUpstreamsAnswer) {
   EXPECT_EQ(x->reason, Reason::kRetryBudget);
 }
 
+TEST_F(RetryTest, AsManyAsTheServiceMayRetryAtOnce) {
+  control.retries_allowed = false;
+  tried();
+  EXPECT_EQ(make_retry(context())->on_attempt_failed(
+                *x, {Reason::kUpstreamReset, Origin::kUpstream, false}, control),
+            Verdict::kReply);
+  EXPECT_EQ(x->answer.reason, Reason::kRetryBudget);
+  EXPECT_EQ(x->answer.status, 502);
+  EXPECT_NE(x->answer.detail.find("upstream_reset"), std::string_view::npos);
+  EXPECT_NE(x->answer.detail.find("limits.retries"), std::string_view::npos) << x->answer.detail;
+  EXPECT_EQ(x->answer.detail.find("retry.budget"), std::string_view::npos) << x->answer.detail;
+
+  when(7, {503});
+  tried().response.status = 503;
+  EXPECT_EQ(make_retry(context())->on_attempt_failed(*x, {Reason::kOk, Origin::kUpstream, false},
+                                                     control),
+            Verdict::kContinue);
+  EXPECT_FALSE(x->answer.set);
+  EXPECT_EQ(x->reason, Reason::kRetryBudget);
+  EXPECT_NE(x->detail.find("limits.retries"), std::string_view::npos) << x->detail;
+}
+
+TEST_F(RetryTest, AResetBehindTheFirstByteOfAnAnswerIsFinal) {
+  tried();
+  EXPECT_FALSE(again({.reason = Reason::kUpstreamReset,
+                      .origin = Origin::kUpstream,
+                      .gone = true,
+                      .answered = true}));
+  EXPECT_TRUE(again({.reason = Reason::kUpstreamReset, .origin = Origin::kUpstream, .gone = true}));
+}
+
 TEST_F(RetryTest, WhatWasNotDueDoesNotSpendTheBudget) {
   for (int i = 0; i < 100; ++i) {
     tried().request.method = Method::kPost;

@@ -107,6 +107,7 @@ struct Record {
   std::string trailers;
   std::string reset;  // the reason's word
   std::string reset_detail;
+  Error error;  // of the reset
   bool repeatable = false;
   bool whole = false;
   int writable = 0;
@@ -123,12 +124,13 @@ struct Record {
     trailers = text_of(fields);
     whole = true;
   }
-  void end(const Error& error, std::string_view detail) {
+  void end(const Error& why, std::string_view detail) {
     EXPECT_FALSE(over);
     over = true;
-    reset = info(error.reason).word;
+    error = why;
+    reset = info(why.reason).word;
     reset_detail = detail;
-    repeatable = error.repeatable;
+    repeatable = why.repeatable;
   }
   std::string text() const {
     return head + "[" + body + "]" + (whole ? " whole" : "") +
@@ -148,7 +150,7 @@ class RequestOwner final : public RequestSink, public Record {
   void on_bad(const BadRequest& problem) override;
   void on_body(std::string_view bytes, bool last) override;
   void on_trailers(Headers& fields) override;
-  void on_reset(const Error& error, std::string_view detail) override { end(error, detail); }
+  void on_reset(const Error& why, std::string_view detail) override { end(why, detail); }
   void on_writable() override { ++writable; }
   void on_sent() override;
 
@@ -247,13 +249,17 @@ class ResponseOwner final : public ResponseSink, public Record {
     take(fields);
     finished();
   }
-  void on_reset(const Error& error, std::string_view detail) override { end(error, detail); }
+  void on_reset(const Error& why, std::string_view detail) override {
+    end(why, detail);
+    if (at_reset) at_reset();
+  }
   void on_writable() override { ++writable; }
   void on_sent() override { ++sent; }
   void finished() {
     if (!release_when_whole) return;
     over = true;
     stream->release();
+    if (at_release) at_release();
   }
 
   BlockPool blocks;
@@ -262,6 +268,7 @@ class ResponseOwner final : public ResponseSink, public Record {
   CodecStream* stream = nullptr;
   std::string interims;
   bool release_when_whole = true;
+  std::function<void()> at_release, at_reset;  // inside the codec's call
 };
 
 class FakePool final : public ClientEvents {

@@ -590,6 +590,25 @@ TEST(H1Server, A101ThatNobodyAskedForIsNotSent) {
   EXPECT_EQ(exchanges.wire.closed, Wire::Close::kReset);
 }
 
+// An answer that nobody takes ends with the connection; what is queued would go on otherwise.
+TEST(H1Server, AResetBehindAnAnswerThatIsNotTakenResetsTheConnection) {
+  for (const bool taken : {false, true}) {
+    Exchanges exchanges;
+    exchanges.clients.on_whole = [](RequestOwner&) {};
+    exchanges.clients.release_when_sent = false;
+    exchanges.feed(get(""));
+    exchanges.wire.takes = taken ? SIZE_MAX : 100;
+    RequestOwner& owner = exchanges.last();
+    FakeClients::answer(owner, 200, std::string(10'000, 'x'));
+    exchanges.wire.turn(*exchanges.codec);
+    EXPECT_EQ(exchanges.wire.out.empty(), taken);
+    owner.over = true;
+    owner.stream.reset(ResetCode::kCancel);
+    exchanges.wire.turn(*exchanges.codec);
+    EXPECT_EQ(exchanges.wire.closed, taken ? Wire::Close::kFlush : Wire::Close::kReset);
+  }
+}
+
 // ---- the connection to an upstream
 
 TEST(H1Client, ServesOneRequestAfterTheOther) {
@@ -625,6 +644,69 @@ TEST(H1Client, BytesOnAnIdleConnectionCloseIt) {
   eof.eof();
   EXPECT_TRUE(eof.wire.closed);
   EXPECT_EQ(eof.owner.reset, "");
+}
+
+// Whoever gets the connection next may get it inside the very call that ends the answer.
+TEST(H1Client, BytesBehindAnAnswerAreNobodysAnswer) {
+  for (const std::string& answer :
+       {std::string("HTTP/1.1 204 No\r\n\r\n"), std::string(ok("Content-Length: 0\r\n")),
+        std::string(ok("Content-Length: 2\r\n", "ok")),
+        std::string(ok("Transfer-Encoding: chunked\r\n", "2\r\nok\r\n0\r\n\r\n")),
+        std::string(ok("Transfer-Encoding: chunked\r\n", "2\r\nok\r\n0\r\nX: y\r\n\r\n"))}) {
+    SCOPED_TRACE(answer);
+    Upstream upstream;
+    ResponseOwner second;
+    upstream.owner.at_release = [&] {
+      EXPECT_FALSE(upstream.codec->reusable());
+      if (upstream.codec->free_streams() == 0) return;
+      second.stream = upstream.codec->open(second);
+      if (second.stream == nullptr) return;
+      RequestHead head(second.arena);
+      head.method_text = "POST";
+      head.method = Method::kPost;
+      head.target = "/2";
+      head.authority = "a";
+      head.content_length = 2 * limits::kSmallWrite;
+      second.stream->send_request(head, false);
+      second.stream->send_body(std::string(2 * limits::kSmallWrite, 'x'), true);
+    };
+    upstream.feed(answer + ok("Content-Length: 6\r\n", "poison"));
+    EXPECT_TRUE(upstream.owner.whole);
+    EXPECT_EQ(second.Record::head, "");
+    EXPECT_EQ(second.body, "");
+    EXPECT_FALSE(upstream.codec->reusable());
+    EXPECT_EQ(upstream.codec->free_streams(), 0U);
+    EXPECT_TRUE(upstream.wire.closed);
+  }
+}
+
+// Its place under the service's limits is free when the request looks for another connection.
+TEST(H1Client, AConnectionThatFailsGoesBeforeItsRequestHears) {
+  for (const bool garbage : {false, true}) {
+    Upstream upstream;
+    std::optional<Wire::Close> closed;
+    upstream.owner.at_reset = [&] { closed = upstream.wire.closed; };
+    garbage ? upstream.feed("garbage\r\n\r\n") : upstream.eof();
+    EXPECT_EQ(upstream.owner.reset, garbage ? kProtocol : kCut);
+    EXPECT_EQ(closed, Wire::Close::kReset);
+  }
+}
+
+TEST(H1Client, SaysWhetherAnAnswerHadBegun) {
+  for (const bool eof : {false, true})
+    for (const std::string_view part :
+         {""sv, "H"sv, "HTTP/1.1 200 O"sv, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no"sv}) {
+      SCOPED_TRACE(part);
+      Upstream upstream;
+      upstream.feed(part);
+      if (eof)
+        upstream.eof();
+      else
+        upstream.codec->on_broken();
+      EXPECT_EQ(upstream.owner.reset, kCut);
+      EXPECT_TRUE(upstream.owner.error.gone);
+      EXPECT_EQ(upstream.owner.error.answered, !part.empty());
+    }
 }
 
 TEST(H1Client, BytesThatCameBeforeTheRequestLeftAreNotItsAnswer) {

@@ -256,6 +256,9 @@ TEST(H2Client, RefusedStreamsMayBeRepeated) {
   EXPECT_EQ(cancelled.error.reason, Reason::kUpstreamReset);
   EXPECT_FALSE(cancelled.error.repeatable);
   EXPECT_FALSE(late.error.repeatable) << "it had begun its answer";
+  EXPECT_FALSE(refused.error.gone) << "the connection goes on";
+  EXPECT_FALSE(refused.error.answered);
+  EXPECT_TRUE(late.error.answered);
 }
 
 TEST(H2Client, GoawaySparesWhatItNames) {
@@ -272,6 +275,10 @@ TEST(H2Client, GoawaySparesWhatItNames) {
   EXPECT_TRUE(spared.error.repeatable);
   EXPECT_EQ(unsent.resets, 1);
   EXPECT_TRUE(unsent.error.repeatable);
+  for (const Response* left : {&spared, &unsent}) {
+    EXPECT_EQ(left->error.reason, Reason::kUpstreamReset);
+    EXPECT_TRUE(left->error.gone) << "for them the connection is";
+  }
   EXPECT_FALSE(client.codec->reusable());
   EXPECT_GT(client.capacity_changes, 0);
   EXPECT_EQ(client.open(), nullptr);
@@ -309,10 +316,32 @@ TEST(H2Client, BrokenConnectionTellsWhatNeverLeft) {
     EXPECT_FALSE(sent.error.repeatable);
     EXPECT_TRUE(submitted.error.repeatable);
     EXPECT_TRUE(opened->error.repeatable);
+    for (const Response* response : {&sent, &submitted, opened}) {
+      EXPECT_TRUE(response->error.gone);
+      EXPECT_FALSE(response->error.answered);
+    }
     EXPECT_EQ(client.codec->free_streams(), 0U);
     EXPECT_FALSE(client.codec->reusable());
     EXPECT_EQ(client.wire.closed, eof);
   }
+}
+
+// Its place under the service's limits is free when the requests look for another connection.
+TEST(H2Client, AConnectionThatEndsGoesBeforeItsRequestsHear) {
+  Client client;
+  Response& response = client.send("GET", "/");
+  client.exchange(hello() + headers(1, kOk, false));
+  bool closed = false;
+  response.at_reset = [&] { closed = client.wire.closed; };
+  client.codec->on_eof();
+  EXPECT_EQ(response.resets, 1);
+  EXPECT_TRUE(response.error.answered);
+  EXPECT_TRUE(closed);
+  EXPECT_EQ(client.wire.close_how, Wire::Close::kReset);
+  Client idle;
+  idle.exchange(hello());
+  idle.codec->on_eof();
+  EXPECT_EQ(idle.wire.close_how, Wire::Close::kFlush);
 }
 
 TEST(H2Client, CutBodyIsAReset) {
@@ -370,6 +399,35 @@ TEST(H2Client, HeaderBombEndsTheStream) {
   client.exchange(hello() + frame(NGHTTP2_HEADERS, kEndHeaders, 1, block));
   EXPECT_EQ(response.error.reason, Reason::kUpstreamProtocolError);
   EXPECT_LT(response.message.headers.size(), 20U);
+}
+
+// Each is within the limit of a head; together they are not.
+TEST(H2Client, InterimAnswersAreBoundedTogether) {
+  const auto interim = [](std::size_t size) {
+    const std::string block = hpack({{":status", "103"}, {"link", std::string(size - 100, 'l')}});
+    const std::size_t first = std::min<std::size_t>(block.size(), 16'000);
+    std::string frames = frame(NGHTTP2_HEADERS, 0, 1, block.substr(0, first));
+    for (std::size_t at = first; at < block.size(); at += 16'000)
+      frames += frame(NGHTTP2_CONTINUATION, 0, 1, block.substr(at, 16'000));
+    return frames + frame(NGHTTP2_CONTINUATION, kEndHeaders, 1);
+  };
+  Client client;
+  Response& response = client.send("GET", "/");
+  client.exchange(hello());
+  for (int i = 0; i < 8 && response.stream != nullptr; ++i)
+    client.exchange(interim(std::size_t{25} * 1024));
+  EXPECT_EQ(response.error.reason, Reason::kUpstreamProtocolError);
+  EXPECT_THAT(response.interims, ElementsAre(103, 103));
+  EXPECT_EQ(client.count(NGHTTP2_RST_STREAM, NGHTTP2_PROTOCOL_ERROR), 1U);
+
+  // What they took is no part of the body.
+  Client other;
+  Response& fine = other.send("GET", "/");
+  other.exchange(hello() + interim(std::size_t{25} * 1024) +
+                 headers(1, with(kOk, {{"content-length", "2"}}), false) + data(1, "ok", true));
+  EXPECT_THAT(fine.interims, ElementsAre(103));
+  EXPECT_EQ(fine.body, "ok");
+  EXPECT_TRUE(fine.ended);
 }
 
 // --- Streams and room for them

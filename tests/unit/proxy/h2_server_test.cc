@@ -921,6 +921,29 @@ std::string continuation_of_refused_head(std::uint32_t i) {
   return i == 0 ? head_open(1, plus("X", "y")) : large_continuation(i);
 }
 
+// What was on its way to streams that we ended is no flood.
+TEST(H2Server, BodiesInFlightToEndedStreamsAreNoFlood) {
+  constexpr std::uint32_t kUploads = 20;
+  Server server;
+  server.exchange(preface());
+  for (std::uint32_t i = 0; i < kUploads; ++i) {
+    server.exchange(headers(1 + 2 * i, kPost, false));
+    server.last().answer(413, "no");
+    server.last().ended = true;  // its owner lets go once the answer is out
+    server.turn();
+  }
+  EXPECT_EQ(server.resets(NGHTTP2_NO_ERROR), kUploads);
+  const std::string bytes(1024, 'x');
+  for (int round = 0; round < 60; ++round)
+    for (std::uint32_t i = 0; i < kUploads; ++i)
+      server.exchange(data(1 + 2 * i, bytes, round == 59));
+  EXPECT_FALSE(server.wire.closed);
+  EXPECT_EQ(server.abuses, 0);
+  answering(server);
+  server.exchange(headers(1 + 2 * kUploads, get(), true));
+  EXPECT_EQ(server.last().sent, 1);
+}
+
 class H2ServerFlood : public ::testing::TestWithParam<Flood> {};
 
 TEST_P(H2ServerFlood, EndsTheConnection) {
