@@ -727,7 +727,9 @@ TEST_F(Http2Attacks, CancelsAllStreamsOfAConnectionThatIsReset) {
   Outrider proxy(R"(
     outrider: v1
     listen: 127.0.0.1:0
-    services: { one: "$ONE", two: "h2c://$TWO" }
+    services:
+      one: { endpoints: "$ONE", timeouts: { idle: 200ms } }
+      two: "h2c://$TWO"
     routes:
       - { match: /one, to: one }
       - { match: /two, to: two })",
