@@ -27,12 +27,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::size_t kMebibyte = 1024 * 1024;
 constexpr std::size_t kBig = 64 * kMebibyte;
 
-// Sanitizers keep what is freed; figures of memory and time say nothing there.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kMeasures = false;
-#else
-constexpr bool kMeasures = true;
-#endif
+// Sanitizers keep what is freed; figures of memory and time mean something in release alone.
+const bool kMeasures = release_build();
 
 constexpr char kGet[] = "GET /ok HTTP/1.1\r\nHost: outrider.test\r\n\r\n";
 constexpr char kPost[] = "POST /take HTTP/1.1\r\nHost: outrider.test\r\n";
