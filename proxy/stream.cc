@@ -571,17 +571,19 @@ void Stream::upstream_head(bool last) {
     total_timer_.stop();
     try_timer_.stop();
   }
-  if (x_.tunnel && !x_.request.upgrade.empty()) {
+  const bool upgraded = x_.tunnel && !x_.request.upgrade.empty();
+  if (upgraded) {
     // Over HTTP/1 both halves begin anew; what the client sent ahead goes first.
     if (ended_with_head_ && x_.request.version != Version::kHttp2) request_ended_ = false;
     upstream_sent_ = false;
+  } else {
+    body_.clear();
   }
-  if (!x_.tunnel) body_.clear();
   body_kept_ = false;
   x_.response_started = true;
   response_ended_ = last;
   client_->send_response(x_.response, last);
-  if (x_.tunnel && (request_ended_ || !body_.empty())) send_kept_body();
+  if (upgraded && (request_ended_ || !body_.empty())) send_kept_body();
   if (last) advance();
 }
 

@@ -245,6 +245,7 @@ bool UpstreamPool::queue(LeaseWaiter& waiter) {
   const config::ServiceLimits& limits = service_.config().limits;
   if (!take(service_.shared().pending, limits.pending.value)) return false;
   waiter.counted = true;
+  waiter.oldest = 0;  // who has to wait takes what there is
   waiter.waits_until_ms =
       flusher_.loop.now_ms() + static_cast<std::uint64_t>(limits.pending_time.value.count());
   ++pending_;

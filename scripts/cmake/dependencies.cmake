@@ -35,9 +35,6 @@ outrider_dependency(json HEADER nlohmann/json.hpp)
 outrider_dependency(cli11 HEADER CLI/CLI.hpp)
 outrider_dependency(llhttp HEADER llhttp.h LIBRARIES libllhttp.a llhttp HINTS ${OUTRIDER_DEPS}/llhttp/usr)
 
-# spdlog and fmt are used header-only: only config/log.cc includes them, and the executable stays free of both .so files.
-outrider_dependency(spdlog HEADER spdlog/spdlog.h LINKS Threads::Threads)
-target_compile_definitions(outrider_dep_spdlog INTERFACE SPDLOG_FMT_EXTERNAL FMT_HEADER_ONLY SPDLOG_NO_EXCEPTIONS)
 
 file(STRINGS ${OUTRIDER_LLHTTP_INCLUDE}/llhttp.h llhttp_major REGEX "define LLHTTP_VERSION_MAJOR")
 if(NOT llhttp_major MATCHES " 9$")

@@ -2,6 +2,7 @@
 // 8441), what a route's `upgrade` lets switch, raw TCP listeners; and answers that never end,
 // server-sent events. Bytes pass at once, uninterpreted, each half ends by itself.
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -704,6 +705,21 @@ TEST_F(Tcp, CarriesManyBytesBothWays) {
   EXPECT_TRUE(read_bulk(tunnel, 2));
   writer.get();
   EXPECT_EQ(reports_.next(), "right");
+}
+
+// What the client says before there is a connection to the server is said once.
+TEST_F(Tcp, CarriesWhatCameBeforeTheServerOnce) {
+  for (int i = 0; i < 50; ++i) {
+    ::kill(proxy_.pid(), SIGSTOP);
+    std::vector<RawClient> early;
+    for (int n = 0; n < 10; ++n) {
+      early.push_back(proxy_.raw("db"));
+      early.back().send("early");
+      early.back().shutdown_write();
+    }
+    ::kill(proxy_.pid(), SIGCONT);
+    for (RawClient& raw : early) ASSERT_EQ(raw.read_all(), "welcomeearlybye");
+  }
 }
 
 TEST_F(Tcp, EndsWithEitherSide) {
