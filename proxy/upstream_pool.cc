@@ -72,6 +72,8 @@ void UpstreamConnection::settle() {
   --pool_.connecting_count_;
   place();
   pool_.serve_waiters();
+  // Of raw TCP each is one client's; servers that speak first would count its time.
+  if (pool_.speaks_ == Speaks::kTcp && leases == 0) close(Wire::Close::kReset);
 }
 
 // Nobody has a lease of it yet, so nothing was sent that could have been processed.
