@@ -702,6 +702,8 @@ TEST(Descriptors, RunOutWithoutHarm) {
   EXPECT_EQ(client.connections(), 1);
 
   crowd.clear();
+  wait_until([&] { return proxy.descriptors() <= static_cast<std::size_t>(little.rlim_cur) - 10; },
+             "descriptors are kept");
   RawClient next = proxy.raw();
   next.send(kGet);
   EXPECT_EQ(next.read_response().status, 200);
