@@ -832,15 +832,18 @@ TEST_P(AnyClient, AClientThatIsGoneCancelsItsUpstream) {
           client.close();
       } else {
         Client client = proxy_.client(Protocol::kHttp2);
-        const auto stream = client.h2().open();
+        H2Connection& h2 = client.h2();
+        const auto stream = h2.open();
         stream->send(Request{.target = target});
         began.wait();
         if (!row.answer.empty()) stream->read_head();
-        if (reset)
+        if (reset) {
           stream->reset();
-        else
-          client.h2().close();
-        client.h2().wait_settings();
+          h2.ping();
+        } else {
+          h2.close();
+          h2.wait_closed();
+        }
       }
       ended.wait();
       EXPECT_EQ(logged(target).at("reason"), "client_closed");
