@@ -2,6 +2,7 @@
 // 9113 §8.1.1) is reset with PROTOCOL_ERROR and never seen above as a request; what HTTP/1 would
 // answer with 4xx is answered the same way here (on_bad). Extended CONNECT (RFC 8441) becomes the
 // upgrade it stands for, and 101 becomes 200 again on the way back.
+#include <algorithm>
 #include <array>
 
 #include "proxy/h2_session.h"
@@ -41,8 +42,7 @@ void join_cookies(Headers& headers) {
       *to++ = ';';
       *to++ = ' ';
     }
-    std::memcpy(to, header.value.data(), header.value.size());
-    to += header.value.size();
+    to = std::copy(header.value.begin(), header.value.end(), to);
   }
   headers.set(HeaderId::kCookie, {joined, static_cast<std::size_t>(to - joined)});
 }

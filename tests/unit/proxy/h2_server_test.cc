@@ -101,12 +101,10 @@ TEST(H2Server, JoinsCookieCrumbsWhereTheFirstStood) {
   answering(server);
   server.exchange(
       preface() +
-      headers(
-          1,
-          with(get(), {{"cookie", "a=1"}, {"accept", "x"}, {"cookie", "b=2"}, {"cookie", "c=3"}}),
-          true));
-  EXPECT_THAT(server.last().fields,
-              ElementsAre(Pair("cookie", "a=1; b=2; c=3"), Pair("accept", "x")));
+      headers(1,
+              with(get(), {{"cookie", "a=1"}, {"accept", "x"}, {"cookie", ""}, {"cookie", "c=3"}}),
+              true));
+  EXPECT_THAT(server.last().fields, ElementsAre(Pair("cookie", "a=1; ; c=3"), Pair("accept", "x")));
 }
 
 TEST(H2Server, DropsWhatBelongsToOneHopAlone) {
