@@ -50,7 +50,6 @@ class UpstreamConnection final : public ListNode, private Connection::Events, pr
   void connect();
   void close(Wire::Close how);
   bool http2() const;
-  bool ready() const { return settled_ && !wire_.closing(); }
   Codec& codec() { return *codec_; }
   std::uint32_t leases = 0;
   std::uint64_t served = 0;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "tests/harness/client.h"
+#include "tests/harness/gate.h"
 #include "tests/harness/origin.h"
 #include "tests/harness/outrider.h"
 
@@ -46,29 +47,6 @@ bool refuses(const std::string& address) {
   }
 }
 
-// Answers /held once the gate is open, everything else at once.
-class Gate {
- public:
-  Gate()
-      : opened_(open_.get_future().share()), origin_([this](Stream& stream, const Head& head) {
-          stream.read_body();
-          if (head.target == "/held") opened_.wait();
-          stream.send(Response{.status = 200, .body = "done"});
-        }) {}
-  ~Gate() { open(); }
-  void open() {
-    if (!std::exchange(is_open_, true)) open_.set_value();
-  }
-  HttpOrigin& origin() { return origin_; }
-  std::string address() const { return origin_.address(); }
-
- private:
-  std::promise<void> open_;
-  std::shared_future<void> opened_;
-  bool is_open_ = false;
-  HttpOrigin origin_;
-};
-
 std::string with_drain(const std::string& drain) {
   return R"(
     outrider: v1
@@ -80,7 +58,7 @@ std::string with_drain(const std::string& drain) {
 }
 
 TEST(Drain, ClientsAreToldWhileTheDoorsAreStillOpen) {
-  Gate gate;
+  Gate gate("/held");
   Outrider proxy(with_drain("{ delay: 2s, deadline: 30s }"), {{"ORIGIN", gate.address()}});
   RawClient kept = proxy.raw();
   RawClient idle = proxy.raw();
@@ -129,7 +107,7 @@ TEST(Drain, ClientsAreToldWhileTheDoorsAreStillOpen) {
 }
 
 TEST(Drain, RequestsInFlightFinish) {
-  Gate gate;
+  Gate gate("/held");
   Outrider proxy(with_drain("{ delay: 0s, deadline: 60s }"), {{"ORIGIN", gate.address()}});
   constexpr int kEach = 20;
   std::vector<RawClient> h1;
@@ -166,7 +144,7 @@ TEST(Drain, RequestsInFlightFinish) {
 
 // A supervisor's SIGTERM that follows its hook's POST /drain.
 TEST(Drain, ASignalAfterTheAdminsDrainIsNoSecondOne) {
-  Gate gate;
+  Gate gate("/held");
   Outrider proxy(with_drain("{ delay: 0s, deadline: 60s }"), {{"ORIGIN", gate.address()}});
   RawClient raw = proxy.raw();
   raw.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -182,7 +160,7 @@ TEST(Drain, ASignalAfterTheAdminsDrainIsNoSecondOne) {
 }
 
 TEST(Drain, WithoutADeadlineNothingIsCut) {
-  Gate gate;
+  Gate gate("/held");
   Outrider proxy(with_drain("{ delay: 0s, deadline: false }"), {{"ORIGIN", gate.address()}});
   RawClient raw = proxy.raw();
   raw.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -203,7 +181,7 @@ TEST(Drain, ASuccessorKeepsTheSocketItTook) {
     drain: { delay: 0s, deadline: 60s }
     services: { one: "$ORIGIN" }
     routes: [{ to: one }])";
-  Gate gate;
+  Gate gate("/held");
   const Outrider::Substitutions of{{"SOCKET", path}, {"ORIGIN", gate.address()}};
   Outrider before(yaml, of);
   RawClient held("unix:" + path);
@@ -222,7 +200,7 @@ TEST(Drain, ASuccessorKeepsTheSocketItTook) {
 }
 
 TEST(Drain, TheDeadlineCutsWhatIsLeft) {
-  Gate gate;
+  Gate gate("/held");
   Origin echo([](RawClient& connection, int) {
     connection.read_head_text();
     connection.send(
@@ -267,7 +245,7 @@ TEST(Drain, TheDeadlineCutsWhatIsLeft) {
 }
 
 TEST(Drain, Http2HearsOfTheDeadline) {
-  Gate gate;
+  Gate gate("/held");
   Outrider proxy(with_drain("{ delay: 0s, deadline: 1s }"), {{"ORIGIN", gate.address()}});
   Client client = proxy.client(Protocol::kHttp2);
   H2Connection& connection = client.h2();
@@ -294,7 +272,7 @@ TEST(Drain, Http2HearsOfTheDeadline) {
 
 TEST(Drain, ASecondSignalEndsItAtOnce) {
   for (const int second : {SIGTERM, SIGINT}) {
-    Gate gate;
+    Gate gate("/held");
     Outrider proxy(with_drain("{ delay: 60s, deadline: 120s }"), {{"ORIGIN", gate.address()}});
     RawClient held = proxy.raw();
     held.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -306,7 +284,7 @@ TEST(Drain, ASecondSignalEndsItAtOnce) {
 }
 
 TEST(Drain, SigintHasNoDelay) {
-  Gate gate;
+  Gate gate("/held");
   Outrider proxy(with_drain("{ delay: 60s, deadline: 120s }"), {{"ORIGIN", gate.address()}});
   RawClient held = proxy.raw();
   held.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -319,7 +297,7 @@ TEST(Drain, SigintHasNoDelay) {
 }
 
 TEST(Drain, TheApplicationsWayOutClosesLast) {
-  Gate gate;
+  Gate gate("/held");
   Outrider proxy(R"(
     outrider: v1
     listeners:

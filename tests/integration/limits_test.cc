@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/harness/client.h"
+#include "tests/harness/gate.h"
 #include "tests/harness/origin.h"
 #include "tests/harness/outrider.h"
 
@@ -24,29 +25,6 @@ using testing::StartsWith;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kWorkers = 4;
-
-// Answers once it is open.
-class Gate {
- public:
-  Gate()
-      : opened_(open_.get_future().share()), origin_([this](Stream& stream, const Head&) {
-          stream.read_body();
-          opened_.wait();
-          stream.send(Response{.status = 200, .body = "done"});
-        }) {}
-  ~Gate() { open(); }
-  void open() {
-    if (!std::exchange(is_open_, true)) open_.set_value();
-  }
-  HttpOrigin& origin() { return origin_; }
-  std::string address() const { return origin_.address(); }
-
- private:
-  std::promise<void> open_;
-  std::shared_future<void> opened_;
-  bool is_open_ = false;
-  HttpOrigin origin_;
-};
 
 std::string limited(const std::string& limits) {
   return R"(
