@@ -1,5 +1,6 @@
 #include "proxy/connection.h"
 
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -20,6 +21,7 @@ namespace {
 constexpr int kVectors = 32;
 constexpr int kReads = 4;  // of one connection in a row, while each fills the buffer
 constexpr std::uint32_t kFirstRead = 16 * 1024;
+constexpr int kPipeBytes = 512 * 1024;
 
 socklen_t size_of(const sockaddr& address) {
   switch (address.sa_family) {
@@ -56,6 +58,20 @@ bool Flusher::flush() {
   return true;
 }
 
+Pipe::~Pipe() {
+  for (const int end : ends_)
+    if (end >= 0) ::close(end);
+}
+
+bool Pipe::open() {
+  if (room_ != 0) return true;
+  if (pipe2(ends_, O_NONBLOCK | O_CLOEXEC) != 0) return false;
+  fcntl(in(), F_SETPIPE_SZ, kPipeBytes);  // may be more than the system allows
+  const int room = fcntl(in(), F_GETPIPE_SZ);
+  room_ = room > 0 ? static_cast<std::size_t>(room) : 0;
+  return room_ != 0;
+}
+
 struct Connection::Closing {
   explicit Closing(Connection& connection)
       : timer(connection.flusher_.loop, call_member<&Connection::on_close_timer, Connection>,
@@ -72,6 +88,7 @@ Connection::Connection(Flusher& flusher, Events& events)
 Connection::~Connection() { close_socket(); }
 
 void Connection::close_socket() {
+  unlink();
   if (poll_ != nullptr) {
     poll_->data = nullptr;
     uv_close(reinterpret_cast<uv_handle_t*>(poll_),
@@ -176,9 +193,65 @@ void Connection::on_poll(uv_poll_t* handle, int status, int events) {
 
 void Connection::read() {
   for (int i = 0; i < kReads; ++i) {
+    if (const std::size_t most = passable(); most != 0) {
+      const ssize_t size = pass(most);
+      if (size > 0) return;
+      if (!take_in(size)) return;
+    }
     const ssize_t size = ::recv(fd_, flusher_.read_buffer.get(), read_size_, 0);
     if (!take_in(size)) return;
   }
+}
+
+void Connection::link(Connection& a, Codec& a_codec, Connection& b, Codec& b_codec) {
+  OUTRIDER_ASSERT(a.other_ == nullptr && b.other_ == nullptr);
+  a.other_ = &b;
+  b.other_ = &a;
+  a.codec_ = &a_codec;
+  b.codec_ = &b_codec;
+}
+
+void Connection::unlink() {
+  if (other_ != nullptr) std::exchange(other_, nullptr)->other_ = nullptr;
+}
+
+// Only where much comes at once: a small read costs less through our own buffer.
+std::size_t Connection::passable() const {
+  if (other_ == nullptr || read_size_ < limits::kReadBuffer || state_ != State::kOpen) return 0;
+  const Connection& to = *other_;
+  if (!to.out.empty() || to.blocked_ || to.broken_ || to.write_broken_ || to.shutdown_wanted_ ||
+      to.state_ != State::kOpen || !to.codec_->takes_raw() || !flusher_.pipe.open())
+    return 0;
+  const std::uint64_t most = std::min<std::uint64_t>(codec_->passable(), flusher_.pipe.room());
+  return most < kFirstRead ? 0 : most;
+}
+
+// What the other's kernel buffer does not take comes out of the pipe again, which all connections
+// share.
+ssize_t Connection::pass(std::size_t most) {
+  Pipe& pipe = flusher_.pipe;
+  Connection& to = *other_;
+  constexpr unsigned kHow = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
+  const ssize_t came = ::splice(fd_, nullptr, pipe.in(), nullptr, most, kHow);
+  if (came <= 0) return came;
+  auto left = static_cast<std::size_t>(came);
+  while (left > 0) {
+    const ssize_t went = ::splice(pipe.out(), nullptr, to.fd_, nullptr, left, kHow);
+    if (went <= 0) break;
+    left -= static_cast<std::size_t>(went);
+  }
+  while (left > 0) {
+    const ssize_t size = ::read(pipe.out(), flusher_.read_buffer.get(), limits::kReadBuffer);
+    OUTRIDER_ASSERT(size > 0);
+    to.out.append({flusher_.read_buffer.get(), static_cast<std::size_t>(size)});
+    left -= static_cast<std::size_t>(size);
+  }
+  to.wake();
+  if (static_cast<std::size_t>(came) < kFirstRead) read_size_ = kFirstRead;
+  const auto bytes = static_cast<std::size_t>(came);
+  to.codec_->sent_past(bytes);
+  codec_->passed(bytes);
+  return came;
 }
 
 bool Connection::take_in(ssize_t size) {

@@ -13,6 +13,24 @@
 
 namespace outrider {
 
+// The kernel's buffer between two sockets whose bytes we need not see. Always empty between uses;
+// opened with the first.
+class Pipe {
+ public:
+  Pipe() = default;
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+  ~Pipe();
+  bool open();
+  int in() const { return ends_[1]; }
+  int out() const { return ends_[0]; }
+  std::size_t room() const { return room_; }
+
+ private:
+  int ends_[2] = {-1, -1};
+  std::size_t room_ = 0;
+};
+
 // What connections of one worker share.
 class Flusher {
  public:
@@ -28,6 +46,7 @@ class Flusher {
   void* after_owner = nullptr;
   bool after_due = false;
   std::unique_ptr<char[]> read_buffer = std::make_unique_for_overwrite<char[]>(limits::kReadBuffer);
+  Pipe pipe;
 
  private:
   bool flush();
@@ -61,6 +80,10 @@ class Connection final : public Wire {
   std::size_t unacknowledged() const;  // bytes the kernel has taken and the peer's has not
 
   bool peer_is_gone() const;  // looked for while nothing is read
+  // What one codec lets pass and the other takes raw goes on within the kernel, unseen, until
+  // unlink().
+  static void link(Connection& a, Codec& a_codec, Connection& b, Codec& b_codec);
+  void unlink();
 
   void wake() override {
     if (!dirty_.linked()) dirty_.insert_before(flusher_.dirty);
@@ -84,6 +107,8 @@ class Connection final : public Wire {
   void watch();  // tells the loop what is waited for
   void read();
   bool take_in(ssize_t size);  // false: no further read now
+  std::size_t passable() const;
+  ssize_t pass(std::size_t most);  // as recv() would say
   bool reads() const { return reading_ && !held_; }
   ssize_t write(iovec* vectors, int count);
   bool write_some();  // false: broken
@@ -97,7 +122,9 @@ class Connection final : public Wire {
 
   Flusher& flusher_;
   Events& events_;
-  uv_poll_t* poll_ = nullptr;  // frees itself when closed
+  uv_poll_t* poll_ = nullptr;    // frees itself when closed
+  Connection* other_ = nullptr;  // see link(); knows this one too
+  Codec* codec_ = nullptr;       // ours, while linked
   Hook<Connection> dirty_{*this};
   struct Closing;  // the timer and bounds of the time between close() and the end
   std::unique_ptr<Closing> closing_;
