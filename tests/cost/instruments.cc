@@ -4,11 +4,14 @@
 
 #include <errno.h>
 #include <execinfo.h>
+#include <poll.h>
+#include <pthread.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <condition_variable>
 #include <cstddef>
-#include <utility>
+#include <mutex>
 
 namespace outrider::cost {
 
@@ -27,7 +30,44 @@ void count_allocation() {
   counting = true;
 }
 
+const pthread_t main_thread = pthread_self();
+std::mutex threads_mutex;
+std::condition_variable threads_changed;
+bool threads_held = false;
+bool sleeping = false;
+
+// Until the main thread lets it go on.
+void sleep_held() {
+  std::unique_lock lock(threads_mutex);
+  if (!threads_held) return;
+  sleeping = true;
+  threads_changed.notify_all();
+  threads_changed.wait(lock, [] { return !sleeping; });
+}
+
+void wake_held() {
+  sleeping = false;
+  threads_changed.notify_all();
+}
+
 }  // namespace
+
+void hold_threads() {
+  const std::lock_guard lock(threads_mutex);
+  threads_held = true;
+}
+
+void let_threads_run() {
+  std::unique_lock lock(threads_mutex);
+  wake_held();
+  threads_changed.wait(lock, [] { return sleeping; });
+}
+
+void release_threads() {
+  const std::lock_guard lock(threads_mutex);
+  threads_held = false;
+  wake_held();
+}
 
 void print_first_allocation() {
   constexpr int kOwn = 2;  // count_allocation() and malloc()
@@ -85,6 +125,15 @@ int clock_gettime(clockid_t clock, timespec* now) noexcept {
       static_cast<time_t>(ns / 1'000'000'000 + (wall ? outrider::cost::kEpochAheadSeconds : 0));
   now->tv_nsec = static_cast<long>(ns % 1'000'000'000);
   return 0;
+}
+
+int poll(pollfd* polled, nfds_t count, int timeout_ms) {
+  if (timeout_ms != 0 && pthread_equal(pthread_self(), outrider::cost::main_thread) == 0) {
+    outrider::cost::sleep_held();
+    timeout_ms = 0;
+  }
+  const timespec timeout{timeout_ms / 1000, timeout_ms % 1000 * 1'000'000L};
+  return ppoll(polled, count, timeout_ms < 0 ? nullptr : &timeout, nullptr);
 }
 
 }  // extern "C"

@@ -1,5 +1,6 @@
 // What the cost program puts in the place of the machine's own: a clock that moves only when it is
-// told to, so that two runs do the same, and a heap that counts.
+// told to, threads that run only when they are told to, so that two runs do the same, and a heap
+// that counts.
 #pragma once
 
 #include <atomic>
@@ -19,5 +20,11 @@ inline thread_local bool counting = false;  // this thread's calls count
 
 // Where the first allocation that counted was made, innermost first, as addr2line takes it.
 void print_first_allocation();
+
+// From hold_threads() on, whoever else would sleep in poll() stays there: let_threads_run() wakes
+// it and returns when it sleeps again. There is one at most, the access log's writer.
+void hold_threads();
+void let_threads_run();
+void release_threads();
 
 }  // namespace outrider::cost

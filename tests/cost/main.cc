@@ -206,7 +206,11 @@ class Exchange {
         proxy_(config_of(cell, origin_.port())) {
     for (unsigned i = 0; i < cell.clients; ++i)
       clients_.push_back(connect_client(proxy_.port(), cell.down_http2, shape_));
+    hold_threads();
   }
+  ~Exchange() { release_threads(); }
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
 
   unsigned run(unsigned requests) {
     unsigned done = 0;
@@ -228,6 +232,7 @@ class Exchange {
                          [&](const auto& client) { return client->answers == cell_.streams; });
     });
     for (const auto& client : clients_) client->answers = 0;
+    if (cell_.log) let_threads_run();
     return size;
   }
 
