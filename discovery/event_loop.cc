@@ -88,10 +88,13 @@ void EventLoop::run_posts() {
 void EventLoop::end_turn() {
   do {
     while (turn_end_ != nullptr && turn_end_(turn_end_owner_)) {}
-    // Destructors may defer more, and may want a flush.
-    std::vector<Deferred> gone;
+    // Destructors may defer more, and may want a flush. Two arrays take turns, so that a turn
+    // allocates none; a peak's is not kept.
+    std::vector<Deferred> gone = std::move(spare_deferred_);
     gone.swap(deferred_);
     for (const Deferred& it : gone) it.destroy(it.object);
+    gone.clear();
+    if (gone.capacity() <= kKeptDeferred) spare_deferred_ = std::move(gone);
   } while (!deferred_.empty());
 }
 
