@@ -178,7 +178,7 @@ class Proxy {
         loop(),
         [](uv_handle_t* handle, void* self) {
           uv_os_fd_t fd = -1;
-          if (handle->type == UV_TCP && uv_fileno(handle, &fd) == 0)
+          if (uv_fileno(handle, &fd) == 0)
             static_cast<Proxy*>(self)->polled_.push_back({fd, POLLIN, 0});
         },
         this);
