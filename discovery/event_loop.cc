@@ -8,7 +8,8 @@
 namespace outrider {
 
 void Timer::start(Millis delay) {
-  const auto ms = static_cast<std::uint64_t>(delay.count() < 0 ? 0 : delay.count());
+  // The loop's clock counts whole milliseconds, so it may be almost one behind.
+  const auto ms = static_cast<std::uint64_t>(delay.count() <= 0 ? 0 : delay.count() + 1);
   const bool was_armed = armed();
   deadline_ = loop_.tick_at(loop_.now_ms() + ms + EventLoop::kTickMs - 1);
   if (was_armed && slot_tick_ <= deadline_) return;  // the slot comes up first and moves it on

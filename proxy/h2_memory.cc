@@ -1,11 +1,11 @@
-// Size classes behind a 16-byte head that remembers the class. Under AddressSanitizer every block
-// is the heap's own, so that use after free is seen.
+// Every block has a head of 8 bytes that remembers its size. Under AddressSanitizer every block is
+// the heap's own, so that use after free is seen.
 #include "proxy/h2_memory.h"
 
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "config/error.h"
 
@@ -19,18 +19,23 @@ constexpr bool kPooled = !__has_feature(address_sanitizer);
 constexpr bool kPooled = true;
 #endif
 
-struct alignas(16) H2Memory::Block {
-  Block* next;
+struct alignas(8) H2Memory::Head {
+  enum class From : std::uint32_t { kPool, kHeap, kFrame };
   std::uint32_t capacity;
-  std::uint16_t list;  // kClasses: the heap's; kClasses + 1: the shared frame
+  From from;
 };
+
+H2Memory::Head& H2Memory::head_of(void* block) { return static_cast<Head*>(block)[-1]; }
 
 H2Memory& H2Memory::of_this_thread() {
   thread_local H2Memory memory;
   return memory;
 }
 
-H2Memory::H2Memory() {
+H2Memory::H2Memory()
+    : pools_([]<std::size_t... kAt>(std::index_sequence<kAt...>) {
+        return std::array{BlockPool(sizeof(Head) + (kAt + 1) * kStep)...};
+      }(std::make_index_sequence<kLargest / kStep>())) {
   mem_.mem_user_data = this;
   mem_.malloc = [](std::size_t bytes, void* self) noexcept {
     return static_cast<H2Memory*>(self)->get(bytes);
@@ -45,7 +50,7 @@ H2Memory::H2Memory() {
   mem_.realloc = [](void* block, std::size_t bytes, void* self) noexcept {
     auto* const memory = static_cast<H2Memory*>(self);
     if (block == nullptr) return memory->get(bytes);
-    const std::size_t capacity = (static_cast<Block*>(block) - 1)->capacity;
+    const std::size_t capacity = head_of(block).capacity;
     if (capacity >= bytes) return block;
     void* const grown = memory->get(bytes);
     std::memcpy(grown, block, capacity);
@@ -54,70 +59,50 @@ H2Memory::H2Memory() {
   };
 }
 
-H2Memory::~H2Memory() {
-  for (List& list : lists_)
-    while (Block* const block = list.first) {
-      list.first = block->next;
-      ::operator delete(block);
-    }
-  ::operator delete(frame_);
-}
+H2Memory::~H2Memory() = default;
 
 void* H2Memory::get(std::size_t bytes) {
-  std::size_t at = kClasses;
-  std::size_t capacity = bytes;
-  if (bytes <= kStep * kSteps) {
-    at = bytes == 0 ? 0 : (bytes - 1) / kStep;
-    capacity = (at + 1) * kStep;
-  } else if (bytes <= kStep * kSteps << (kClasses - kSteps)) {
-    const auto power = static_cast<std::size_t>(std::bit_width((bytes - 1) / (kStep * kSteps)));
-    at = kSteps - 1 + power;
-    capacity = kStep * kSteps << power;
-  } else if (share_frame_ && bytes >= kFrameBytes) {
-    return shared_frame(bytes) + 1;
+  Head* head = nullptr;
+  if (kPooled && bytes <= kLargest && !making_session_) {
+    const std::size_t at = bytes == 0 ? 0 : (bytes - 1) / kStep;
+    head = ::new (pools_[at].get())
+        Head{static_cast<std::uint32_t>((at + 1) * kStep), Head::From::kPool};
+  } else if (making_session_ && bytes >= kFrameBytes) {
+    return frame(bytes);
+  } else {
+    OUTRIDER_ASSERT(bytes <= UINT32_MAX);
+    head = ::new (::operator new(sizeof(Head) + bytes))
+        Head{static_cast<std::uint32_t>(bytes), Head::From::kHeap};
   }
-  in_use_ += capacity;
-  if (kPooled && at < kClasses) {
-    List& list = lists_[at];
-    if (Block* const block = list.first) {
-      list.first = block->next;
-      list.bytes -= capacity;
-      return block + 1;
-    }
-  } else if (!kPooled) {
-    in_use_ -= capacity - bytes;
-    capacity = bytes;
-  }
-  OUTRIDER_ASSERT(capacity <= UINT32_MAX);
-  auto* const block = ::new (::operator new(sizeof(Block) + capacity)) Block;
-  block->capacity = static_cast<std::uint32_t>(capacity);
-  block->list = static_cast<std::uint16_t>(at);
-  return block + 1;
+  in_use_ += head->capacity;
+  return head + 1;
 }
 
 void H2Memory::put(void* released) {
-  Block* const block = static_cast<Block*>(released) - 1;
-  if (block->list > kClasses) return;  // the shared frame stays
-  in_use_ -= block->capacity;
-  if (kPooled && block->list < kClasses && lists_[block->list].bytes < kKept) {
-    List& list = lists_[block->list];
-    block->next = list.first;
-    list.first = block;
-    list.bytes += block->capacity;
-    return;
-  }
-  ::operator delete(block);
+  Head& head = head_of(released);
+  if (head.from == Head::From::kFrame) return;
+  in_use_ -= head.capacity;
+  if (head.from == Head::From::kPool)
+    pools_[head.capacity / kStep - 1].put(&head);
+  else
+    ::operator delete(&head);
 }
 
-H2Memory::Block* H2Memory::shared_frame(std::size_t bytes) {
-  share_frame_ = false;  // one a session
+std::size_t H2Memory::trim() {
+  std::size_t bytes = 0;
+  for (BlockPool& pool : pools_) bytes += pool.trim();
+  return bytes;
+}
+
+void* H2Memory::frame(std::size_t bytes) {
+  making_session_ = false;  // one a session
   if (frame_ == nullptr) {
-    frame_ = ::new (::operator new(sizeof(Block) + bytes)) Block;
-    frame_->capacity = static_cast<std::uint32_t>(bytes);
-    frame_->list = kClasses + 1;
+    frame_ = std::make_unique_for_overwrite<char[]>(sizeof(Head) + bytes);
+    ::new (frame_.get()) Head{static_cast<std::uint32_t>(bytes), Head::From::kFrame};
   }
-  OUTRIDER_ASSERT(frame_->capacity >= bytes);
-  return frame_;
+  auto* const head = reinterpret_cast<Head*>(frame_.get());
+  OUTRIDER_ASSERT(head->capacity >= bytes);
+  return head + 1;
 }
 
 }  // namespace outrider

@@ -208,7 +208,7 @@ H2Session::H2Session(Wire& wire, const CodecSettings& settings, bool server,
       server_(server) {
   const auto make = server ? nghttp2_session_server_new3 : nghttp2_session_client_new3;
   {
-    const H2Memory::SharedFrame shared(memory_);
+    const H2Memory::MakingSession making(memory_);
     const int made =
         make(&session_, callbacks(server, on_header), this, options(), &memory_.for_nghttp2());
     OUTRIDER_ASSERT(made == 0);

@@ -135,6 +135,8 @@ class Worker {
   std::vector<std::unique_ptr<Listener>> listeners_;
   Timer trim_timer_;
   std::size_t most_connections_ = 0;  // since memory was last given back
+  std::size_t trimmed_ = 0;           // bytes that the heap has had since then
+  bool active_ = false;               // since the last trim()
   std::thread thread_;
 };
 

@@ -282,7 +282,7 @@ TEST(H2Memory, BlocksHoldWhatWasAskedFor) {
   std::vector<std::pair<char*, std::size_t>> held;
   for (std::size_t size = 1; size < 20'000; size += 1 + size / 7) {
     auto* const block = static_cast<char*>(memory.get(size));
-    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % 16, 0U);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % 8, 0U);
     std::memset(block, static_cast<int>(size), size);
     held.emplace_back(block, size);
   }
