@@ -200,6 +200,7 @@ class Codec {
   // connection closes if no byte of one came; H2: GOAWAY(NO_ERROR).
   virtual void expire_head() {}
   virtual bool idle() const = 0;  // no stream, nothing half read
+  virtual void rest() {}          // idle for a while: hold as little memory as can be
 
   // Bodies of plain bytes may go from socket to socket without being fed, see Connection::link():
   // how many of what comes next, and that so many did; whether what is sent now is nothing but the

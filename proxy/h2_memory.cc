@@ -2,6 +2,8 @@
 // the heap's own, so that use after free is seen.
 #include "proxy/h2_memory.h"
 
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <cstring>
 #include <new>
@@ -20,7 +22,7 @@ constexpr bool kPooled = true;
 #endif
 
 struct alignas(8) H2Memory::Head {
-  enum class From : std::uint32_t { kPool, kHeap, kFrame };
+  enum class From : std::uint32_t { kPool, kHeap, kSession, kFrame };
   std::uint32_t capacity;
   From from;
 };
@@ -59,16 +61,17 @@ H2Memory::H2Memory()
   };
 }
 
-H2Memory::~H2Memory() = default;
+H2Memory::~H2Memory() {
+  for (void* const map : maps_) munmap(map, kPlaces * SessionMemory::kBytes);
+}
 
 void* H2Memory::get(std::size_t bytes) {
   Head* head = nullptr;
-  if (kPooled && bytes <= kLargest && !making_session_) {
+  if (making_ != nullptr) return bytes < kFrameBytes ? part_of_session(bytes) : frame(bytes);
+  if (kPooled && bytes <= kLargest) {
     const std::size_t at = bytes == 0 ? 0 : (bytes - 1) / kStep;
     head = ::new (pools_[at].get())
         Head{static_cast<std::uint32_t>((at + 1) * kStep), Head::From::kPool};
-  } else if (making_session_ && bytes >= kFrameBytes) {
-    return frame(bytes);
   } else {
     OUTRIDER_ASSERT(bytes <= UINT32_MAX);
     head = ::new (::operator new(sizeof(Head) + bytes))
@@ -80,7 +83,7 @@ void* H2Memory::get(std::size_t bytes) {
 
 void H2Memory::put(void* released) {
   Head& head = head_of(released);
-  if (head.from == Head::From::kFrame) return;
+  if (head.from >= Head::From::kSession) return;  // goes with the session, or stays
   in_use_ -= head.capacity;
   if (head.from == Head::From::kPool)
     pools_[head.capacity / kStep - 1].put(&head);
@@ -95,7 +98,6 @@ std::size_t H2Memory::trim() {
 }
 
 void* H2Memory::frame(std::size_t bytes) {
-  making_session_ = false;  // one a session
   if (frame_ == nullptr) {
     frame_ = std::make_unique_for_overwrite<char[]>(sizeof(Head) + bytes);
     ::new (frame_.get()) Head{static_cast<std::uint32_t>(bytes), Head::From::kFrame};
@@ -103,6 +105,103 @@ void* H2Memory::frame(std::size_t bytes) {
   auto* const head = reinterpret_cast<Head*>(frame_.get());
   OUTRIDER_ASSERT(head->capacity >= bytes);
   return head + 1;
+}
+
+void* H2Memory::part_of_session(std::size_t bytes) {
+  const std::size_t capacity = (bytes + kStep - 1) / kStep * kStep;
+  SessionMemory& session = *making_;
+  OUTRIDER_ASSERT(session.used_ + sizeof(Head) + capacity <= SessionMemory::kBytes);
+  auto* const head = ::new (session.place_ + session.used_)
+      Head{static_cast<std::uint32_t>(capacity), Head::From::kSession};
+  session.used_ += sizeof(Head) + capacity;
+  in_use_ += sizeof(Head) + capacity;
+  return head + 1;
+}
+
+// ---- what sessions are made of
+
+char* H2Memory::take_place() {
+  if (places_.empty()) {
+    constexpr std::size_t kMap = kPlaces * SessionMemory::kBytes;
+    void* const map =
+        mmap(nullptr, kMap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    OUTRIDER_ASSERT(map != MAP_FAILED);
+    madvise(map, kMap, MADV_NOHUGEPAGE);
+    maps_.push_back(map);
+    places_.reserve(maps_.size() * kPlaces);
+    for (std::size_t i = kPlaces; i-- > 0;)
+      places_.push_back(static_cast<char*>(map) + i * SessionMemory::kBytes);
+  }
+  char* const place = places_.back();
+  places_.pop_back();
+  return place;
+}
+
+void H2Memory::give_back_place(char* place) {
+  madvise(place, SessionMemory::kBytes, MADV_DONTNEED);
+  places_.push_back(place);
+}
+
+SessionMemory::SessionMemory(H2Memory& memory) : memory_(memory), place_(memory.take_place()) {}
+
+SessionMemory::~SessionMemory() {
+  if (!is_aside()) memory_.in_use_ -= used_;
+  memory_.give_back_place(place_);
+}
+
+SessionMemory::Making::Making(SessionMemory& session) : memory_(session.memory_) {
+  memory_.making_ = &session;
+}
+
+SessionMemory::Making::~Making() { memory_.making_ = nullptr; }
+
+namespace {
+
+// So many words of zeros, then so many that are written out.
+struct Run {
+  std::uint16_t zeros;
+  std::uint16_t words;
+};
+
+using Word = std::uint64_t;
+
+}  // namespace
+
+void SessionMemory::put_aside() {
+  const auto* const words = reinterpret_cast<const Word*>(place_);
+  const std::size_t count = used_ / sizeof(Word);
+  // A run of words begins with one that is not 0, so it is never larger than what it stands for.
+  std::array<char, kBytes + 2 * sizeof(Run)> packed;
+  std::size_t size = 0;
+  for (std::size_t at = 0; at < count;) {
+    Run run{0, 0};
+    while (at < count && words[at] == 0) ++run.zeros, ++at;
+    const std::size_t begin = at;
+    while (at < count && words[at] != 0) ++at;
+    run.words = static_cast<std::uint16_t>(at - begin);
+    if (size + sizeof(Run) + run.words * sizeof(Word) > kBytes) return;  // hardly worth it
+    std::memcpy(packed.data() + size, &run, sizeof(Run));
+    std::memcpy(packed.data() + size + sizeof(Run), words + begin, run.words * sizeof(Word));
+    size += sizeof(Run) + run.words * sizeof(Word);
+  }
+  kept_ = std::make_unique_for_overwrite<char[]>(size);
+  std::memcpy(kept_.get(), packed.data(), size);
+  madvise(place_, kBytes, MADV_DONTNEED);
+  memory_.in_use_ -= used_;
+}
+
+void SessionMemory::bring_back() {
+  const char* from = kept_.get();
+  for (char* to = place_; to != place_ + used_;) {
+    Run run;
+    std::memcpy(&run, from, sizeof(Run));
+    to += run.zeros * sizeof(Word);
+    std::memcpy(to, from + sizeof(Run), run.words * sizeof(Word));
+    to += run.words * sizeof(Word);
+    from += sizeof(Run) + run.words * sizeof(Word);
+  }
+  kept_.reset();
+  memory_.in_use_ += used_;
 }
 
 }  // namespace outrider

@@ -1,7 +1,7 @@
 // nghttp2's memory on one thread: free lists by size, so that streams and frames cost no heap call
-// in steady state, and one frame buffer for all sessions. What a session is made of, and what is
-// large, comes straight from the heap. Used by h2_session.cc alone, and trimmed by the worker; not
-// shared between threads.
+// in steady state; what a session itself is made of, at addresses of its own, so that it can be put
+// aside while nobody needs it; and one frame buffer for all sessions. Used by h2_session.cc alone,
+// and trimmed by the worker; not shared between threads.
 #pragma once
 
 #include <nghttp2/nghttp2.h>
@@ -14,6 +14,48 @@
 #include "filters/http/arena.h"
 
 namespace outrider {
+
+class H2Memory;
+
+// The parts of one session, which live as long as it does: 5 KiB, nearly all zeros. Put aside, only
+// the rest is kept, and the pages go back to the system until it is brought back, to the same
+// addresses.
+class SessionMemory {
+ public:
+  explicit SessionMemory(H2Memory& memory);
+  SessionMemory(const SessionMemory&) = delete;
+  SessionMemory& operator=(const SessionMemory&) = delete;
+  ~SessionMemory();
+
+  // While one lives, a session is being made, and what it asks for is its parts. A block as large
+  // as a frame is the thread's shared one: a session takes its frame buffer once, and fills it only
+  // within one call of mem_send (longer header blocks go on in buffers of their own), so that
+  // sessions of a thread, which never serialise at the same time, can use the same.
+  class Making {
+   public:
+    explicit Making(SessionMemory& session);
+    Making(const Making&) = delete;
+    Making& operator=(const Making&) = delete;
+    ~Making();
+
+   private:
+    H2Memory& memory_;
+  };
+
+  void put_aside();
+  void bring_back();
+  bool is_aside() const { return kept_ != nullptr; }
+  std::size_t bytes() const { return used_; }
+
+  static constexpr std::size_t kBytes = 12 * 1024;  // of addresses
+
+ private:
+  friend class H2Memory;
+  H2Memory& memory_;
+  char* const place_;
+  std::size_t used_ = 0;
+  std::unique_ptr<char[]> kept_;
+};
 
 class H2Memory {
  public:
@@ -31,37 +73,28 @@ class H2Memory {
   bool serialising = false;        // a session fills the shared frame
   std::size_t in_use() const {
     return in_use_;
-  }  // bytes handed out, the shared frame buffer not counted
-
-  // While one lives, a session is being made. Its parts live as long as it does, so they are no
-  // larger than they must be, and a block as large as a frame is the thread's shared one: a session
-  // takes its frame buffer once, and fills it only within one call of mem_send (longer header
-  // blocks go on in buffers of their own), so that sessions of a thread, which never serialise at
-  // the same time, can use the same.
-  class MakingSession {
-   public:
-    explicit MakingSession(H2Memory& memory) : memory_(memory) { memory_.making_session_ = true; }
-    MakingSession(const MakingSession&) = delete;
-    MakingSession& operator=(const MakingSession&) = delete;
-    ~MakingSession() { memory_.making_session_ = false; }
-
-   private:
-    H2Memory& memory_;
-  };
+  }  // bytes handed out, but for the shared frame and what was put aside
 
  private:
   static constexpr std::size_t kStep = 16;
   static constexpr std::size_t kLargest = 1024;  // of a free list
   static constexpr std::size_t kFrameBytes = 16 * 1024;
+  static constexpr std::size_t kPlaces = 32;  // mapped at once
+  friend class SessionMemory;
   struct Head;
   static Head& head_of(void* block);
   void* frame(std::size_t bytes);
+  void* part_of_session(std::size_t bytes);
+  char* take_place();
+  void give_back_place(char* place);
 
   nghttp2_mem mem_{};
   std::array<BlockPool, kLargest / kStep> pools_;  // by size, in steps
   std::unique_ptr<char[]> frame_;
   std::size_t in_use_ = 0;
-  bool making_session_ = false;
+  SessionMemory* making_ = nullptr;
+  std::vector<void*> maps_;
+  std::vector<char*> places_;  // free, their pages with the system
 };
 
 }  // namespace outrider

@@ -16,9 +16,10 @@
 namespace outrider {
 
 namespace {
-constexpr Millis kTrimEvery{1000};
-constexpr std::size_t kMuchTrimmed = 1024 * 1024;
-constexpr std::size_t kManyConnections = 500;
+constexpr Millis kTrimEvery{400};
+constexpr std::size_t kWorthTrimming = 128 * 1024;
+constexpr std::size_t kWorthAStall = 16 * 1024 * 1024;
+constexpr std::size_t kConnectionBytes = 1024;  // at least
 }  // namespace
 
 bool ClientCounts::enter(const std::array<std::uint8_t, 16>& ip, std::uint64_t limit) {
@@ -178,20 +179,18 @@ void Worker::turn_ended() {
   if (!trim_timer_.armed()) trim_timer_.start(kTrimEvery);
 }
 
-// What a peak took is given back when nobody has needed it for a second; the heap then gives it to
-// the system, as what many connections held.
+// What a peak took is given back when nobody has needed it for a while, by us to the heap, and by
+// the heap to the system. The latter takes its time, so a busy worker waits until it is worth more.
 void Worker::trim() {
-  if (std::exchange(active_, false)) trim_timer_.start(kTrimEvery);  // for what is needed no more
+  const bool quiet = !std::exchange(active_, false);
+  if (!quiet) trim_timer_.start(kTrimEvery);  // for what is needed no more
   trimmed_ += flusher_.slabs.trim() + blocks_.trim() + stream_blocks_.trim() +
               H2Memory::of_this_thread().trim();
-  const std::size_t open = open_connections(true, true);
-  most_connections_ = std::max(most_connections_, open);
-  if (trimmed_ > kMuchTrimmed ||
-      (most_connections_ > kManyConnections && open < most_connections_ / 2)) {
-    malloc_trim(0);
-    trimmed_ = 0;
-    most_connections_ = open;
-  }
+  if (clients_ < clients_then_) trimmed_ += (clients_then_ - clients_) * kConnectionBytes;
+  clients_then_ = clients_;
+  if (trimmed_ < (quiet ? kWorthTrimming : kWorthAStall)) return;
+  trimmed_ = 0;
+  malloc_trim(0);
 }
 
 }  // namespace outrider
