@@ -145,7 +145,7 @@ Socket Socket::connect(const std::string& address) {
   int error = 0;
   socklen_t size = sizeof error;
   getsockopt(connecting.fd_, SOL_SOCKET, SO_ERROR, &error, &size);
-  if (error != 0) {
+  if (error != 0 && error != ECONNRESET) {  // reset since it was made: for who reads to find
     errno = error;
     fail("connect " + address);
   }

@@ -1076,7 +1076,7 @@ TEST(Http2Upstream, RefusesMalformedResponses) {
   std::mutex mutex;
   std::string frames;
   FrameOrigin origin([&](RawH2& h2, int) {
-    h2.read_until(NGHTTP2_HEADERS);
+    h2.read_until(NGHTTP2_DATA);  // the client has sent all of its request
     std::unique_lock lock(mutex);
     const std::string bytes = frames;
     lock.unlock();
