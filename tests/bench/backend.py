@@ -102,7 +102,7 @@ class Backend:
             found = re.search(r"requests\s+\d+ \d+ (\d+)", answer.read().decode())
         return int(found[1]) if found else 0
 
-    def pin(self, cpus: set[int] = frozenset({LOAD_CPU})) -> None:
+    def pin(self, cpus: set[int]) -> None:
         for process in self.processes:
             pin(tree(process.pid), cpus)
 

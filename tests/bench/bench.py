@@ -122,7 +122,7 @@ def cmd_verify(args: argparse.Namespace) -> None:
                 with peer.start(cell, session) as proxy:
                     try:
                         proxy.wait_until_open()
-                        check_soon(cell, proxy)
+                        check_soon(proxy)
                         outcome = "ok"
                     except Invalid as e:
                         bad, outcome = bad + 1, f"FAILED: {e}\n{proxy.tail()}"
@@ -135,14 +135,14 @@ writev sendto sendmsg sendfile64 splice accept4 connect socket close shutdown se
 getsockname getpeername fcntl ioctl futex timerfd_settime clock_gettime io_uring_enter""".split()
 
 
-def count_syscalls(proxy: peers.Proxy, cell: cells.Cell, seconds: float) -> dict[str, float]:
+def count_syscalls(proxy: peers.Proxy, seconds: float) -> dict[str, float]:
     """Of one request, by kernel tracepoints; `all` beside the calls by name."""
     events = (["raw_syscalls:sys_enter", "sched:sched_switch"]
               + [f"syscalls:sys_enter_{name}" for name in SYSCALLS])
-    warm_up(cell, proxy.port, proxy.session)
+    warm_up(proxy)
     wrap = ["perf", "stat", "-x", ",", "-e", ",".join(events), "-p",
             ",".join(map(str, proxy.pids())), "--"]
-    result = load(cell, proxy.port, proxy.session, seconds, wrap)
+    result = load(proxy, seconds, wrap)
     counts = re.findall(r"^(\d+),,(\w+:\w+),", result["text"], re.M)
     if not counts or result["errors"]:
         raise Invalid("; ".join(result["errors"]) or result["text"][-300:])
@@ -164,8 +164,8 @@ def cmd_syscalls(args: argparse.Namespace) -> None:
             try:
                 with peer.start(cell, session) as proxy:
                     proxy.wait_until_open()
-                    check_soon(cell, proxy)
-                    counts = count_syscalls(proxy, cell, args.seconds)
+                    check_soon(proxy)
+                    counts = count_syscalls(proxy, args.seconds)
                 parts = sorted(((n, name) for name, n in counts.items() if name != "all"),
                                reverse=True)
                 text = ", ".join(f"{name} {n:.2f}" for n, name in parts if n >= 0.005)

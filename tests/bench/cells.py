@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from machine import LOAD_CPU, PROXY_CPU
+
 
 @dataclass(frozen=True)
 class Side:
@@ -18,13 +20,15 @@ H1TLS, H2TLS = Side(tls=True), Side(h2=True, tls=True)
 H1MTLS, TCP = Side(tls=True, mtls=True), Side(tcp=True)
 
 UNITS = {"load": "CPU µs/req", "rate": "CPU µs/req", "bulk": "CPU ms/GiB",
-         "handshake": "CPU µs/handshake", "memory": "KiB/conn", "startup": "ms"}
+         "handshake": "CPU µs/handshake", "memory": "KiB/conn", "startup": "ms",
+         "workers": "× CPU/req"}
 
 
 @dataclass(frozen=True)
 class Cell:
     name: str
-    kind: str               # load (closed loop) | bulk | rate | handshake | memory | startup
+    kind: str               # load (closed loop) | bulk | rate | handshake | memory | startup |
+                            # workers (CPU of a request in a proxy of several ÷ in proxies of one)
     text: str
     down: Side = H1
     up: Side = H1
@@ -36,7 +40,8 @@ class Cell:
     client_cert: bool = False
     log: bool = False       # the proxy writes its access log to a file
     workers: int = 1
-    shared: bool = False    # proxy, load generator and backend may all use both CPUs
+    proxies: int = 1        # how many of them run beside each other, each with a part of the load
+    shared: bool = False    # proxies, load generator and backend all may use both CPUs
     routes: int = 0         # prefix routes beside the one for everything; the middle one is hit
     services: int = 0       # services beside the one for everything, one a route
     endpoints: int = 1      # of the service that is hit
@@ -45,6 +50,15 @@ class Cell:
     @property
     def unit(self) -> str:
         return UNITS[self.kind]
+
+    @property
+    def proxy_cpus(self) -> set[int]:
+        return {PROXY_CPU, LOAD_CPU} if self.shared else {PROXY_CPU}
+
+    @property
+    def load_cpus(self) -> set[int]:
+        """Of the load generator and the backend."""
+        return self.proxy_cpus if self.shared else {LOAD_CPU}
 
     @property
     def path(self) -> str:
@@ -67,9 +81,7 @@ CELLS = [
     Cell("h1-h1-small-1000r", "load", "the same, 1,000 prefix routes, the 500th hit", routes=1000),
     Cell("h1-h1-small-10000r", "load", "the same, 10,000 prefix routes, the 5,000th hit",
          routes=10000),
-    Cell("h1-h1-small-1w", "load", "the same, one worker, everything shares both CPUs",
-         shared=True),
-    Cell("h1-h1-small-2w", "load", "the same, two workers, everything shares both CPUs",
+    Cell("h1-h1-small-2w", "workers", "the same, one proxy of two workers against two of one worker",
          workers=2, shared=True),
     Cell("h1-h1-10k", "load", "H1 keep-alive, 10 KiB body", size=10240),
     Cell("h1-h1-1m", "bulk", "H1 keep-alive, 1 MiB body", size=MIB, conns=16),

@@ -113,11 +113,11 @@ def measure_idle(curve: Curve, peer: Peer, session: Session) -> list[Run]:
     shape = curve.cell(curve.points[-1])
     with peer.start(shape, session) as proxy:
         proxy.wait_until_open()
-        check_soon(shape, proxy)
+        check_soon(proxy)
         time.sleep(0.3)
         pids = proxy.pids()
         rest, _ = memory_mib(pids)
-        with IdleClients(proxy, shape) as clients:
+        with IdleClients(proxy) as clients:
             for n in curve.points:
                 try:
                     clients.grow_to(n)
@@ -136,7 +136,7 @@ def measure_active(peer: Peer, shape: Cell, session: Session) -> Run:
     try:
         with peer.start(shape, session) as proxy:
             proxy.wait_until_open()
-            check_soon(shape, proxy)
+            check_soon(proxy)
             run = dict(cpu_us=active_cpu(proxy, shape))
     except Invalid as e:
         run = dict(invalid=str(e))

@@ -13,7 +13,7 @@ from typing import Any
 
 from backend import Session
 from cells import Cell
-from machine import BOTH_CPUS, HOST, LOAD_CPU
+from machine import HOST
 from peers import Invalid, Proxy
 
 LUA = Path(__file__).resolve().parent / "wrk-json.lua"
@@ -25,8 +25,8 @@ def url(cell: Cell, port: int) -> str:
 
 
 def pinned(cell: Cell, argv: list[Any]) -> list[str]:
-    cpus = BOTH_CPUS if cell.shared else {LOAD_CPU}
-    return ["taskset", "-c", ",".join(map(str, sorted(cpus))), *map(str, argv)]
+    """The command on the CPUs of the load."""
+    return ["taskset", "-c", ",".join(map(str, cell.load_cpus)), *map(str, argv)]
 
 
 def run_tool(cell: Cell, argv: list[Any], seconds: float, wrap: list[str]) -> str:
@@ -36,13 +36,14 @@ def run_tool(cell: Cell, argv: list[Any], seconds: float, wrap: list[str]) -> st
     return done.stdout + "\n" + done.stderr
 
 
-def wrk_command(cell: Cell, port: int) -> list[Any]:
-    argv = ["wrk", "-t2" if cell.shared else "-t1", f"-c{cell.conns}", "-d3600s", "--timeout",
+def wrk_command(cell: Cell, ports: list[int]) -> list[Any]:
+    threads = max(cell.workers, cell.proxies)
+    argv = ["env", f"PORTS={','.join(map(str, ports))}", "wrk", f"-t{threads}", f"-c{cell.conns}", "-d3600s", "--timeout",
             "20s" if cell.conns > 1000 else "2s", "-s", LUA]
     fields = cell.fields + (("Connection: close",) if cell.kind == "handshake" else ())
     for field in fields:
         argv += ["-H", field]
-    return argv + [url(cell, port)]
+    return argv + [url(cell, ports[0])]
 
 
 def read_wrk(cell: Cell, text: str) -> Result:
@@ -58,9 +59,9 @@ def read_wrk(cell: Cell, text: str) -> Result:
     return dict(result, errors=errors)
 
 
-def wrk(cell: Cell, port: int, seconds: float, wrap: list[str]) -> Result:
+def wrk(cell: Cell, ports: list[int], seconds: float, wrap: list[str]) -> Result:
     # wrk counts whole seconds; interrupted, it ends as if its time were over.
-    argv = ["timeout", "-s", "INT", f"{seconds:g}"] + wrk_command(cell, port)
+    argv = ["timeout", "-s", "INT", f"{seconds:g}"] + wrk_command(cell, ports)
     text = run_tool(cell, argv, seconds, wrap)
     return dict(read_wrk(cell, text), text=text)
 
@@ -126,26 +127,25 @@ def s_time(cell: Cell, port: int, session: Session, seconds: float, wrap: list[s
     return dict(requests=int(found[1]), seconds=seconds, errors=errors, text=text)
 
 
-def load(cell: Cell, port: int, session: Session, seconds: float,
-         wrap: list[str] | None = None) -> Result:
-    """Loads the port: requests, seconds, errors (each a line), the tool's text, and latencies."""
-    wrap = wrap or []
+def load(proxy: Proxy, seconds: float, wrap: list[str] | None = None) -> Result:
+    """Loads the proxy: requests, seconds, errors (each a line), the tool's text, and latencies."""
+    cell, session, wrap = proxy.cell, proxy.session, wrap or []
     if cell.client_cert:
-        return s_time(cell, port, session, seconds, wrap)
+        return s_time(cell, proxy.port, session, seconds, wrap)
     if cell.kind == "rate":
-        return rate(cell, port, session, seconds, wrap)
+        return rate(cell, proxy.port, session, seconds, wrap)
     if cell.down.h2:
         how = ["-t1", "-c", cell.conns, "-m", cell.streams, "-D", f"{round(seconds * 1000)}ms"]
-        return h2load(cell, port, session, how, seconds, wrap)
-    return wrk(cell, port, seconds, wrap)
+        return h2load(cell, proxy.port, session, how, seconds, wrap)
+    return wrk(cell, proxy.ports, seconds, wrap)
 
 
-def warm_up(cell: Cell, port: int, session: Session) -> None:
+def warm_up(proxy: Proxy) -> None:
     """Loads until every connection and stream has had its first answer, at least 0.4 s."""
-    wanted = 1 if cell.kind == "rate" else cell.conns * cell.streams
+    wanted = 1 if proxy.cell.kind == "rate" else proxy.cell.conns * proxy.cell.streams
     answered = 0
     for seconds in (0.4, 1, 2, 4):
-        result = load(cell, port, session, seconds)
+        result = load(proxy, seconds)
         answered += result["requests"]
         if answered >= wanted:
             return
@@ -206,21 +206,23 @@ def check_h1(cell: Cell, port: int, session: Session) -> None:
         client.close()
 
 
-def check(cell: Cell, proxy: Proxy) -> None:
+def check(proxy: Proxy) -> None:
     """Status and exact length of the body must be right, else Invalid."""
+    cell = proxy.cell
     checker = check_h2 if cell.down.h2 else check_http10 if cell.client_cert else check_h1
     try:
-        checker(cell, proxy.port, proxy.session)
+        for port in proxy.ports:
+            checker(cell, port, proxy.session)
     except (OSError, http.client.HTTPException) as e:
         raise Invalid(f"check: {e!r}") from None
 
 
-def check_soon(cell: Cell, proxy: Proxy, seconds: float = 5) -> None:
+def check_soon(proxy: Proxy, seconds: float = 5) -> None:
     """A proxy may listen before its upstream is usable: the first answers may be errors."""
     end = time.monotonic() + seconds
     while True:
         try:
-            return check(cell, proxy)
+            return check(proxy)
         except Invalid:
             if time.monotonic() > end:
                 raise

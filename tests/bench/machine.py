@@ -15,7 +15,6 @@ HOST = "127.0.0.1"
 CPUS = sorted(os.sched_getaffinity(0))
 PROXY_CPU = int(os.environ.get("BENCH_PROXY_CPU", CPUS[0]))
 LOAD_CPU = int(os.environ.get("BENCH_LOAD_CPU", CPUS[-1]))
-BOTH_CPUS = {PROXY_CPU, LOAD_CPU}
 TICK = os.sysconf("SC_CLK_TCK")
 
 _living: list[subprocess.Popen] = []     # every process started here, so that none is left behind
@@ -60,19 +59,14 @@ def pin(pids: Iterable[int], cpus: set[int]) -> None:
 
 
 def stop(process: subprocess.Popen) -> None:
+    """Ends a process and its descendants at once: nothing of them is needed any more."""
     if process.poll() is None:
-        pids = tree(process.pid)
-        process.terminate()
-        try:
-            process.wait(3)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for pid in pids[1:]:            # workers that outlived their master
+        for pid in tree(process.pid):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        process.wait()
     if process in _living:
         _living.remove(process)
 

@@ -6,12 +6,13 @@ import ssl
 import struct
 import subprocess
 import time
+from dataclasses import replace
 from typing import Any
 
 from backend import Session
 from cells import Cell
 from load import check, check_soon, load, tls_context, warm_up
-from machine import (HOST, LOAD_CPU, PROXY_CPU, cpu_busy, cpu_times, memory_mib, probe)
+from machine import HOST, LOAD_CPU, PROXY_CPU, cpu_busy, cpu_times, memory_mib, probe
 from peers import Invalid, Peer, Proxy
 
 GIB = 1024 ** 3
@@ -23,16 +24,7 @@ def run_once(peer: Peer, cell: Cell, session: Session, seconds: float) -> Run:
     session.backend.prepare(cell)
     before = probe()
     try:
-        with peer.start(cell, session) as proxy:
-            if cell.kind == "startup":
-                run = measure_startup(proxy, cell)
-            else:
-                proxy.wait_until_open()
-                check_soon(cell, proxy)
-                if cell.kind == "memory":
-                    run = measure_memory(proxy, cell)
-                else:
-                    run = measure_load(proxy, cell, seconds)
+        run = (measure_workers if cell.kind == "workers" else measure)(peer, cell, session, seconds)
     except Invalid as e:
         run = dict(invalid=str(e))
     except subprocess.TimeoutExpired as e:
@@ -40,19 +32,42 @@ def run_once(peer: Peer, cell: Cell, session: Session, seconds: float) -> Run:
     return dict(run, probe_s=max(before, probe()))
 
 
-def measure_load(proxy: Proxy, cell: Cell, seconds: float) -> Run:
-    warm_up(cell, proxy.port, proxy.session)
+def measure(peer: Peer, cell: Cell, session: Session, seconds: float) -> Run:
+    with peer.start(cell, session) as proxy:
+        if cell.kind == "startup":
+            return measure_startup(proxy)
+        proxy.wait_until_open()
+        check_soon(proxy)
+        return measure_memory(proxy) if cell.kind == "memory" else measure_load(proxy, seconds)
+
+
+def measure_workers(peer: Peer, cell: Cell, session: Session, seconds: float) -> Run:
+    """One proxy of several workers, between two runs of as many proxies of one worker: those share
+    nothing, and CPUs, load and backend are used alike."""
+    together = replace(cell, kind="load")
+    apart = replace(together, workers=1, proxies=cell.workers)
+    before = measure(peer, apart, session, seconds / 2)["value"]
+    several = measure(peer, together, session, seconds)
+    one = (before + measure(peer, apart, session, seconds / 2)["value"]) / 2
+    ratio = several["value"] / one
+    return dict(value=ratio, one_us=one, several_us=several["value"], capacity=cell.workers / ratio,
+                rps=several["rps"])
+
+
+def measure_load(proxy: Proxy, seconds: float) -> Run:
+    warm_up(proxy)
+    cell = proxy.cell
     pids = proxy.pids()
     cpu_before, busy_before = cpu_times(pids), (cpu_busy(PROXY_CPU), cpu_busy(LOAD_CPU))
     start = time.monotonic()
-    result = load(cell, proxy.port, proxy.session, seconds)
+    result = load(proxy, seconds)
     cpu_after, busy_after = cpu_times(pids), (cpu_busy(PROXY_CPU), cpu_busy(LOAD_CPU))
     wall = time.monotonic() - start
     if sorted(proxy.pids()) != sorted(pids):
         result["errors"].append("the proxy's processes changed during the run")
     if result["errors"]:
         raise Invalid("; ".join(result["errors"]))
-    check(cell, proxy)
+    check(proxy)
     cpu, user, system = (b - a for a, b in zip(cpu_before, cpu_after))
     proxy_busy, load_busy = ((b - a) / wall for a, b in zip(busy_before, busy_after))
     count = result["requests"]
@@ -70,12 +85,12 @@ def measure_load(proxy: Proxy, cell: Cell, seconds: float) -> Run:
     return run
 
 
-def measure_startup(proxy: Proxy, cell: Cell) -> Run:
+def measure_startup(proxy: Proxy) -> Run:
     """Asks every 0.5 ms until the first complete right answer; then the process at rest."""
-    request = f"GET {cell.path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    request = f"GET {proxy.cell.path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     while True:
-        if proxy.process.poll() is not None:
-            raise Invalid(f"ended with {proxy.process.returncode}\n{proxy.tail()}")
+        if proxy.ended():
+            raise Invalid("it ended\n" + proxy.tail())
         try:
             with socket.create_connection((HOST, proxy.port), 1) as s:
                 s.sendall(request)
@@ -91,7 +106,7 @@ def measure_startup(proxy: Proxy, cell: Cell) -> Run:
         time.sleep(0.0005)
     ms = (time.monotonic() - proxy.started) * 1e3
     cpu = cpu_times(proxy.pids())[0] * 1e3
-    check(cell, proxy)
+    check(proxy)
     time.sleep(0.3)
     pss, rss = memory_mib(proxy.pids())
     return dict(value=ms, startup_cpu_ms=cpu, rest_pss_mib=pss, rest_rss_mib=rss)
@@ -142,8 +157,9 @@ def h1_answer_is_200(s: socket.socket, size: int) -> bool:
 class IdleClients:
     """Connections that each had one answer, and are then left open."""
 
-    def __init__(self, proxy: Proxy, cell: Cell) -> None:
-        self.proxy, self.cell = proxy, cell
+    def __init__(self, proxy: Proxy) -> None:
+        cell = self.cell = proxy.cell
+        self.port = proxy.port
         self.context = tls_context(proxy.session, False, ["h2" if cell.down.h2 else "http/1.1"])
         self.request = (h2_hello_and_request("https" if cell.down.tls else "http") if cell.down.h2
                         else b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -164,7 +180,7 @@ class IdleClients:
             raise Invalid(f"after {len(self.sockets)} connections: {e!r}") from None
 
     def connect(self) -> None:
-        s = socket.create_connection((HOST, self.proxy.port), 10)
+        s = socket.create_connection((HOST, self.port), 10)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.cell.down.tls:
             s = self.context.wrap_socket(s, server_hostname="localhost")
@@ -182,20 +198,20 @@ class IdleClients:
                 closed += s.recv(1) == b""
             except (BlockingIOError, ssl.SSLWantReadError):
                 pass
-            s.setblocking(True)
+            s.settimeout(10)
         if closed:
             raise Invalid(f"the proxy closed {closed} of the idle connections")
 
 
-def measure_memory(proxy: Proxy, cell: Cell) -> Run:
+def measure_memory(proxy: Proxy) -> Run:
     time.sleep(0.3)
     pids = proxy.pids()
     idle_pss, idle_rss = memory_mib(pids)
-    with IdleClients(proxy, cell) as clients:
-        clients.grow_to(cell.conns)
+    with IdleClients(proxy) as clients:
+        clients.grow_to(proxy.cell.conns)
         time.sleep(0.5)
         during_pss, _ = memory_mib(pids)
         clients.check_open()
     time.sleep(1)
-    return dict(value=(during_pss - idle_pss) * 1024 / cell.conns, rest_pss_mib=idle_pss,
+    return dict(value=(during_pss - idle_pss) * 1024 / proxy.cell.conns, rest_pss_mib=idle_pss,
                 rest_rss_mib=idle_rss, during_pss_mib=during_pss, after_pss_mib=memory_mib(pids)[0])

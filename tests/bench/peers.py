@@ -13,7 +13,7 @@ from typing import Any
 
 from backend import Session
 from cells import Cell, route_prefix
-from machine import BOTH_CPUS, HOST, PROXY_CPU, free_port, spawn, stop, tree, wait_for_port
+from machine import HOST, free_port, spawn, stop, tree, wait_for_port
 from template import render
 
 FOLDER = Path(__file__).resolve().parent / "peers"
@@ -43,8 +43,8 @@ class Peer:
         if self.direct or self.missing():
             return ""
         done = subprocess.run([self.binary, *self.spec["version"]], capture_output=True, text=True)
-        found = re.search(r"\d+\.\d+(\.\d+)?.*", done.stdout + done.stderr)
-        return found.group(0).split()[0].split("/")[0] if found else ""
+        found = re.search(r"\d+\.\d+(\.\d+)?[^\s/]*( \(commit \w+\))?", done.stdout + done.stderr)
+        return found.group(0) if found else ""
 
     def unsupported(self, cell: Cell) -> str:
         """Why this peer cannot do the cell, or nothing."""
@@ -73,52 +73,63 @@ class Peer:
 
 
 class Proxy:
-    """One peer running for one cell; for `direct`, the backend itself. Ends with its `with` block."""
+    """A peer running for a cell (several of it where the cell says so); for `direct`, the backend
+    itself. Ends with its `with` block."""
 
     def __init__(self, peer: Peer, cell: Cell, session: Session) -> None:
         self.peer, self.cell, self.session = peer, cell, session
-        self.process: subprocess.Popen | None = None
-        self.log = Path(os.devnull)
-        if cell.shared:
-            session.backend.pin(BOTH_CPUS)
+        self.ports: list[int] = []
+        self.processes: list[subprocess.Popen] = []
+        self.logs: list[Path] = []
+        self.started = 0.0
+        session.backend.pin(cell.load_cpus)
         if peer.direct:
-            self.port = session.backend.port_for(cell.down, cell.grpc)
+            self.ports = [session.backend.port_for(cell.down, cell.grpc)]
             return
-        work = Path(tempfile.mkdtemp(prefix=peer.name.split("@")[0] + "-", dir=session.work))
-        self.port = free_port()
-        up_port = session.backend.port_for(cell.up, cell.grpc)
-        names = dict(port=self.port, up_port=up_port, up_host=HOST, certs=session.certs, work=work,
-                     endpoints=[f"{a}:{up_port}" for a in session.backend.addresses(cell.endpoints)])
+        for _ in range(cell.proxies):
+            self.start()
+
+    def start(self) -> None:
+        peer, cell, backend = self.peer, self.cell, self.session.backend
+        work = Path(tempfile.mkdtemp(prefix=peer.name.split("@")[0] + "-", dir=self.session.work))
+        port, up_port = free_port(), backend.port_for(cell.up, cell.grpc)
+        names = dict(port=port, up_port=up_port, up_host=HOST, certs=self.session.certs, work=work,
+                     endpoints=[f"{a}:{up_port}" for a in backend.addresses(cell.endpoints)])
         for name, text in peer.files(cell, names).items():
             (work / name).write_text(text)
         argv = peer.command(cell, names)
-        self.log = work / "log"
-        cpus = BOTH_CPUS if cell.shared else {PROXY_CPU}
+        self.ports.append(port)
+        self.logs.append(work / "log")
         self.started = time.monotonic()
-        self.process = spawn(argv, cpus, self.log, cwd=work)
+        self.processes.append(spawn(argv, cell.proxy_cpus, work / "log", cwd=work))
 
     def __enter__(self) -> Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process:
-            stop(self.process)
-        if self.cell.shared:
-            self.session.backend.pin()
+        for process in self.processes:
+            stop(process)
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
 
     def wait_until_open(self) -> None:
-        if self.process:
+        for port, process in zip(self.ports, self.processes):
             try:
-                wait_for_port(self.port, self.process)
+                wait_for_port(port, process)
             except RuntimeError as e:
                 raise Invalid(f"{self.peer.name} did not start: {e}\n{self.tail()}") from None
 
+    def ended(self) -> bool:
+        return any(process.poll() is not None for process in self.processes)
+
     def tail(self) -> str:
         """The end of what it printed."""
-        return self.log.read_text(errors="replace")[-600:]
+        return "".join(log.read_text(errors="replace")[-600:] for log in self.logs)
 
     def pids(self) -> list[int]:
-        return tree(self.process.pid) if self.process else []
+        return [pid for process in self.processes for pid in tree(process.pid)]
 
 
 def all_peers() -> list[Peer]:

@@ -18,6 +18,8 @@ COLUMNS = {
     "handshake": [("handshakes/s", "rps"), *BUSY],
     "rate": [("p50 µs", "p50_us"), ("p99 µs", "p99_us"), ("added p50", "+p50_us"),
              ("added p99", "+p99_us"), BUSY[1]],
+    "workers": [("several: CPU µs/req", "several_us"), ("of one: CPU µs/req", "one_us"),
+                ("capacity ×", "capacity"), ("req/s", "rps")],
     "memory": [("at rest PSS MiB", "rest_pss_mib"), ("with them PSS MiB", "during_pss_mib"),
                ("after close PSS MiB", "after_pss_mib")],
     "startup": [("CPU ms", "startup_cpu_ms"), ("at rest PSS MiB", "rest_pss_mib"),
