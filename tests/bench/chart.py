@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from html import escape
 
 Line = list[tuple[float, float]]
@@ -15,8 +16,16 @@ COLOURS = ["#1f6feb", "#d1495b", "#2a9d5c", "#b8860b", "#7b4fb5", "#00838f"]
 STYLE = """
 text { font: 11px system-ui, sans-serif; fill: #333 }
 .title { font-weight: 600; font-size: 13px } .head { font-size: 13px }
-.grid { stroke: #e3e3e3 } .axis { stroke: #888 } .line { fill: none; stroke-width: 1.8 }
+.grid { stroke: #e3e3e3 } .axis { stroke: #888 } .guide { stroke: #bbb; stroke-dasharray: 3 4 }
+.line { fill: none; stroke-width: 1.8 }
 """
+
+
+class Scale(Enum):
+    """Of y."""
+    LINEAR = 1      # from 0
+    LOG = 2
+    GUIDE = 3       # logarithmic, with a line that grows as x does
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,7 @@ class Panel:
     x: str
     y: str
     lines: dict[str, Line]
-    log: bool = False
+    scale: Scale = Scale.LINEAR
 
 
 def short(value: float) -> str:
@@ -72,9 +81,17 @@ def axes(panel: Panel) -> tuple[Axis, Axis]:
     if min(xs) == 0:
         x_ticks.insert(0, x_ticks[0] / 10)
     positive = [y for y in ys if y > 0]
-    y_ticks = decades(min(positive), max(positive)) if panel.log and positive else steps(max(ys))
-    return (Axis(x_ticks, LEFT, WIDTH - RIGHT, True),
-            Axis(y_ticks, HEIGHT - BOTTOM, TOP, panel.log))
+    log = panel.scale != Scale.LINEAR and bool(positive)
+    y_ticks = decades(min(positive), max(positive)) if log else steps(max(ys))
+    return Axis(x_ticks, LEFT, WIDTH - RIGHT, True), Axis(y_ticks, HEIGHT - BOTTOM, TOP, log)
+
+
+def guide(x_axis: Axis, y_axis: Axis) -> str:
+    """A line that ends in the upper right corner and falls as x does, as far as the plot goes."""
+    x, y = x_axis.ticks[-1], y_axis.ticks[-1]
+    share = max(x_axis.ticks[0] / x, y_axis.ticks[0] / y)
+    return (f'<line class="guide" x1="{x_axis.at(x * share)}" y1="{y_axis.at(y * share)}" '
+            f'x2="{x_axis.at(x)}" y2="{y_axis.at(y)}"/>')
 
 
 def draw_panel(panel: Panel, left: int, top: int) -> list[str]:
@@ -95,14 +112,17 @@ def draw_panel(panel: Panel, left: int, top: int) -> list[str]:
         out.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 4}"/>'
                    f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{label}</text>')
     out.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
+    if panel.scale == Scale.GUIDE:
+        out.append(guide(x_axis, y_axis))
     legend = float(LEFT)
     for colour, (label, line) in zip(COLOURS * 9, panel.lines.items()):
         dots = [(x_axis.at(x), y_axis.at(y)) for x, y in line]
         path = " ".join(f"{x},{y}" for x, y in dots)
         out.append(f'<polyline class="line" stroke="{colour}" points="{path}"/>')
         out += [f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>' for x, y in dots]
-        out.append(f'<text x="{legend:g}" y="30" style="fill:{colour}">{escape(label)}</text>')
-        legend += 7 * len(label) + 12
+        if len(panel.lines) > 1:
+            out.append(f'<text x="{legend:g}" y="30" style="fill:{colour}">{escape(label)}</text>')
+            legend += 7 * len(label) + 12
     return out + ["</g>"]
 
 

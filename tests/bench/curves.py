@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -16,13 +17,17 @@ import chart
 import peers
 from backend import Session
 from cells import H1, H2C, MIB, Cell
+from chart import Scale
 from load import check_soon, pinned, url
-from machine import cpu_times, memory_mib, probe
+from machine import cpu_times, descriptors, memory_mib, probe
 from measure import IdleClients, Run, run_once
 from peers import Invalid, Peer, Proxy
 from report import SLOW, number
 
 SECONDS = 1.0
+CPU = "CPU µs a request"
+LOG, GUIDE = Scale.LOG, Scale.GUIDE
+UPSTREAM = 1000     # upstream connections are at most so many where clients become many
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,13 @@ class Curve:
     points: tuple[int, ...]
     cell: Callable[[int], Cell]
 
+    def reachable(self) -> list[int]:
+        """The points, connections no more than this machine lets a process open."""
+        if self.how not in ("idle", "active"):
+            return list(self.points)
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100 - UPSTREAM
+        return sorted({min(n, most) for n in self.points})
+
 
 def cell(name: str, **shape: Any) -> Cell:
     return Cell(name, "load", name, **shape)
@@ -43,7 +55,7 @@ CONNECTIONS = (1, 10, 100, 1000, 5000, 20000)
 CURVES = [
     Curve("idle-h1", "idle", CONNECTIONS, lambda n: cell("idle-h1", conns=n)),
     Curve("idle-h2c", "idle", CONNECTIONS, lambda n: cell("idle-h2c", down=H2C, conns=n)),
-    Curve("active", "active", CONNECTIONS, lambda n: cell("active", conns=n)),
+    Curve("active", "active", CONNECTIONS, lambda n: cell("active", conns=n, upstream=UPSTREAM)),
     Curve("streams-h1", "load", (1, 3, 10, 30, 100, 300, 1000),
           lambda n: cell("streams-h1", down=H2C, up=H1, conns=1, streams=n)),
     Curve("streams-grpc", "load", (1, 3, 10, 30, 100, 300, 1000),
@@ -54,7 +66,7 @@ CURVES = [
           lambda n: cell("services", routes=n, services=n)),
     Curve("endpoints", "config", (1, 10, 100, 1000, 10000),
           lambda n: cell("endpoints", endpoints=n)),
-    Curve("fields", "load", (1, 10, 30, 100, 300, 1000),
+    Curve("fields", "load", (1, 10, 30, 100, 300, 900),
           lambda n: cell("fields", fields=tuple(f"x-field-{i:04}: {i:020}" for i in range(n)))),
     Curve("value", "load", (10, 100, 1000, 10000, 50000),
           lambda n: cell("value", fields=("x-field: " + "v" * n,))),
@@ -89,9 +101,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure_curve(curve: Curve, peer: Peer, session: Session) -> list[Run]:
     if curve.how == "idle":
-        return measure_idle(curve, peer, session)
+        try:
+            return measure_idle(curve, peer, session)
+        except Invalid as e:
+            return [dict(x=curve.reachable()[-1], invalid=str(e))]
     points = []
-    for n in curve.points:
+    for n in curve.reachable():
         shape = curve.cell(n)
         if curve.how == "active":
             run = measure_active(peer, shape, session)
@@ -110,7 +125,7 @@ def measure_curve(curve: Curve, peer: Peer, session: Session) -> list[Run]:
 def measure_idle(curve: Curve, peer: Peer, session: Session) -> list[Run]:
     """One process, whose connections only grow."""
     points = []
-    shape = curve.cell(curve.points[-1])
+    shape = curve.cell(curve.reachable()[-1])
     with peer.start(shape, session) as proxy:
         proxy.wait_until_open()
         check_soon(proxy)
@@ -118,15 +133,12 @@ def measure_idle(curve: Curve, peer: Peer, session: Session) -> list[Run]:
         pids = proxy.pids()
         rest, _ = memory_mib(pids)
         with IdleClients(proxy) as clients:
-            for n in curve.points:
-                try:
-                    clients.grow_to(n)
-                except Invalid as e:
-                    points.append(dict(x=n, invalid=str(e)))
-                    break
+            for n in curve.reachable():
+                clients.grow_to(n)
                 time.sleep(0.3)
                 pss, _ = memory_mib(pids)
-                points.append(dict(x=n, kib_each=(pss - rest) * 1024 / n, total_mib=pss))
+                each = (pss - rest) * 1024 / n if n >= 100 else None    # fewer: a page decides
+                points.append(dict(x=n, total_mib=pss, kib_each=each))
             clients.check_open()
     return points
 
@@ -150,18 +162,21 @@ def active_cpu(proxy: Proxy, shape: Cell) -> float:
             f"{round(warm * 1000)}ms", url(shape, proxy.port)]
     pids = proxy.pids()
     seen: list[str] = []
-    cpu = []
+    cpu, opened = [], 0
     with subprocess.Popen(pinned(shape, argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True) as tool:
         for line in tool.stdout:
             if line.startswith("Main benchmark duration is"):
                 cpu.append(cpu_times(pids)[0])
+                opened = opened or descriptors(pids)
             seen.append(line)
     text = "".join(seen)
     counts = {what: int(n) for n, what in re.findall(
         r"(\d+) (succeeded|failed|errored|timeout|4xx|5xx)", text)}
     wrong = [f"{what}: {counts[what]}" for what in ("failed", "errored", "timeout", "4xx", "5xx")
              if counts.get(what)]
+    if opened < shape.conns:
+        raise Invalid(f"{opened} descriptors were open when the warm-up was over")
     if wrong or len(cpu) != 2 or not counts.get("succeeded"):
         raise Invalid("; ".join(wrong) or "h2load: " + text[-300:])
     return (cpu[1] - cpu[0]) / counts["succeeded"] * 1e6
@@ -176,27 +191,25 @@ class Panel:
     x: str
     y: str
     metric: str
-    curves: dict[str, str]      # curve to what its line is called
-    log: bool = False
+    curves: dict[str, str]      # curve to what its line is called, beside the peer where it matters
+    scale: Scale = Scale.LINEAR
 
 
 THREE = {"routes": "routes", "services": "services", "endpoints": "endpoints"}
+IDLE = {"idle-h1": "HTTP/1", "idle-h2c": "HTTP/2"}
 PANELS = [
-    Panel("Idle connections", "connections", "KiB of memory each", "kib_each",
-          {"idle-h1": "HTTP/1", "idle-h2c": "HTTP/2"}, log=True),
-    Panel("Active connections", "connections", "CPU µs a request", "cpu_us", {"active": "HTTP/1"}),
-    Panel("Streams of one connection", "streams", "CPU µs a request", "cpu_us",
+    Panel("Idle connections", "connections", "MiB of memory (PSS)", "total_mib", IDLE, GUIDE),
+    Panel("Idle connections", "connections", "KiB of memory each", "kib_each", IDLE),
+    Panel("Active connections", "connections", CPU, "cpu_us", {"active": ""}),
+    Panel("Streams of one connection", "streams", CPU, "cpu_us",
           {"streams-h1": "HTTP/2 to 1", "streams-grpc": "gRPC"}),
-    Panel("Size of the configuration", "routes, services, endpoints", "CPU µs a request", "cpu_us",
-          THREE),
-    Panel("Start to the first answer", "routes, services, endpoints", "ms", "start_ms", THREE,
-          log=True),
-    Panel("Memory at rest", "routes, services, endpoints", "MiB (PSS)", "rest_mib", THREE, log=True),
-    Panel("Header fields of 34 bytes", "fields", "CPU µs a request", "cpu_us", {"fields": "fields"}),
-    Panel("One header field", "bytes", "CPU µs a request", "cpu_us", {"value": "field"}),
-    Panel("Body, for a request", "bytes", "CPU µs a request", "cpu_us", {"body": "response"},
-          log=True),
-    Panel("Body, for a MiB", "bytes", "CPU ms a MiB", "ms_per_mib", {"body": "response"}, log=True),
+    Panel("Header fields of 34 bytes", "fields", CPU, "cpu_us", {"fields": ""}, GUIDE),
+    Panel("One header field", "bytes", CPU, "cpu_us", {"value": ""}, GUIDE),
+    Panel("Response body", "bytes", CPU, "cpu_us", {"body": ""}, GUIDE),
+    Panel("Response body", "bytes", "CPU ms a MiB", "ms_per_mib", {"body": ""}, LOG),
+    Panel("Size of the configuration", "routes, services, endpoints", CPU, "cpu_us", THREE),
+    Panel("Start to the first answer", "routes, services, endpoints", "ms", "start_ms", THREE, GUIDE),
+    Panel("Memory at rest", "routes, services, endpoints", "MiB (PSS)", "rest_mib", THREE, GUIDE),
 ]
 
 
@@ -214,7 +227,7 @@ def lines(data: dict[str, Any], panel: Panel) -> dict[str, list[tuple[float, flo
                 steady = [p for p in here if p.get("probe_s", 0) <= SLOW * best]
                 line.append((x, statistics.median(p[panel.metric] for p in steady or here)))
             if line:
-                out[label if len(data["peers"]) == 1 else f"{label}, {peer}"] = line
+                out[label if label and len(data["peers"]) == 1 else f"{label} {peer}".strip()] = line
     return out
 
 
@@ -245,9 +258,9 @@ def tables(data: dict[str, Any]) -> str:
 
 
 def picture(data: dict[str, Any]) -> str:
-    panels = [chart.Panel(p.title, p.x, p.y, found, p.log)
+    panels = [chart.Panel(p.title, p.x, p.y, found, p.scale)
               for p in PANELS for found in [lines(data, p)] if found]
     about = data["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in data["peers"].items())
     return chart.draw(panels, f"How cost grows — {versions}; {about['cpus']} × {about['cpu']}, "
-                              f"Linux {about['kernel']}, {data['started'][:10]}")
+                              f"Linux {about['kernel']}, {data['started'][:10]}. Dashed: as x grows.")

@@ -112,6 +112,11 @@ def memory_mib(pids: Iterable[int]) -> tuple[float, float]:
     return pss / 1024, rss / 1024
 
 
+def descriptors(pids: Iterable[int]) -> int:
+    """How many they hold open."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+
+
 def probe() -> float:
     """CPU seconds of a fixed loop on the proxy's CPU: how slow this machine is at the moment.
 
