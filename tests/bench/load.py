@@ -223,7 +223,7 @@ def check_soon(proxy: Proxy, seconds: float = 5) -> None:
     while True:
         try:
             return check(proxy)
-        except Invalid:
+        except Invalid as e:
             if time.monotonic() > end:
-                raise
+                raise Invalid(f"{e}\n{proxy.tail()}") from None
             time.sleep(0.05)

@@ -53,7 +53,8 @@ class Peer:
         if self.direct and cell.kind in ("memory", "startup"):
             return "no proxy"
         for rule in self.spec.get("unsupported", []):
-            if eval(rule["if"], {}, dict(cell=cell, down=cell.down, up=cell.up)):
+            if eval(rule["if"], {}, dict(cell=cell, down=cell.down, up=cell.up,
+                                            exists=os.path.exists)):
                 return rule["why"]
         return ""
 
