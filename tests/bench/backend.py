@@ -113,7 +113,8 @@ class Session:
     def __init__(self, keep: bool = False, addresses: int = 1) -> None:
         self.work = Path(tempfile.mkdtemp(prefix="outrider-bench-"))
         self.work.chmod(0o755)
-        atexit.register(self.close, keep)
+        self.keep = keep
+        atexit.register(self.close)
         raise_descriptor_limit()
         os.sched_setaffinity(0, {LOAD_CPU})
         self.certs = make_certificates(self.work / "certs")
@@ -121,10 +122,13 @@ class Session:
         self.grpc_message.write_bytes(GRPC_MESSAGE)
         self.backend = Backend(self.work, self.certs, addresses)
 
-    def close(self, keep: bool) -> None:
+    def close(self) -> None:
         stop_all()
-        if not keep:
-            shutil.rmtree(self.work, ignore_errors=True)
+        self.discard(self.work)
+
+    def discard(self, folder: Path) -> None:
+        if not self.keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def raise_descriptor_limit() -> None:

@@ -189,6 +189,7 @@ def cmd_curves(args: argparse.Namespace) -> None:
         data = json.loads(args.redraw.read_text())
     else:
         need_tools()
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         data = dict(started=now(), machine=machine.facts(), **curves.measure(args))
         data["finished"] = now()
         write_json(args.out.with_suffix(".json"), data, "points")

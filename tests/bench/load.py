@@ -129,7 +129,14 @@ def s_time(cell: Cell, port: int, session: Session, seconds: float, wrap: list[s
 
 def load(proxy: Proxy, seconds: float, wrap: list[str] | None = None) -> Result:
     """Loads the proxy: requests, seconds, errors (each a line), the tool's text, and latencies."""
-    cell, session, wrap = proxy.cell, proxy.session, wrap or []
+    result = run_load(proxy, seconds, wrap or [])
+    if not result["requests"]:
+        result["errors"].append("no request was answered")
+    return result
+
+
+def run_load(proxy: Proxy, seconds: float, wrap: list[str]) -> Result:
+    cell, session = proxy.cell, proxy.session
     if cell.client_cert:
         return s_time(cell, proxy.port, session, seconds, wrap)
     if cell.kind == "rate":

@@ -110,6 +110,8 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
             stop(process)
+        for log in self.logs:
+            self.session.discard(log.parent)
 
     @property
     def port(self) -> int:

@@ -48,26 +48,30 @@ class CellRuns:
         self.runs.setdefault(run["peer"], []).append(
             dict(run, key=(file, run.get("round")), slow=slow))
 
-    def excuse(self, peer: str) -> str:
-        """Why this peer has no figures, or nothing."""
-        for run in self.runs[peer]:
-            if "invalid" in run:
-                return "invalid: " + run["invalid"]
-            if "skip" in run:
-                return "skipped: " + run["skip"]
-        return ""
+    def valid(self, peer: str) -> list[Run]:
+        return [r for r in self.runs.get(peer, []) if "value" in r]
+
+    def note(self, peer: str) -> str:
+        """What went wrong, or why it was not tried; or nothing."""
+        runs = self.runs[peer]
+        skipped = [r["skip"] for r in runs if "skip" in r]
+        invalid = [r["invalid"] for r in runs if "invalid" in r]
+        if skipped:
+            return "skipped: " + skipped[0]
+        text = " ".join(" ".join(invalid[:1]).split())[:300]
+        return f"{len(invalid)} of {len(runs)} runs invalid: {text}" if invalid else ""
 
     def measured(self) -> list[str]:
         """Peers with figures, the cheapest first."""
-        peers = [p for p in self.runs if not self.excuse(p)]
+        peers = [p for p in self.runs if self.valid(p)]
         return sorted(peers, key=lambda p: (self.median(p) is None, self.median(p) or 0))
 
     def counted(self, peer: str) -> list[Run]:
         """The runs in which the machine was not slow; all of them if it always was."""
-        return [r for r in self.runs[peer] if not r["slow"]] or self.runs[peer]
+        return [r for r in self.valid(peer) if not r["slow"]] or self.valid(peer)
 
     def doubtful(self, peer: str) -> bool:
-        return all(r["slow"] for r in self.runs[peer])
+        return all(r["slow"] for r in self.valid(peer))
 
     def values(self, peer: str, key: str = "value") -> list[float]:
         return [r[key] for r in self.counted(peer) if r.get(key) is not None]
@@ -86,11 +90,11 @@ class CellRuns:
 
     def ratio(self, peer: str, base: str) -> str:
         """The median of peer ÷ base inside each round; `?` if the machine was slow in every one."""
-        if base not in self.runs or self.excuse(base) or peer == base:
-            return "1" if peer == base else "–"
-        others = {r["key"]: r for r in self.runs[base]}
-        pairs = [(r, others[r["key"]]) for r in self.runs[peer]
-                 if r["key"] in others and r.get("value") and others[r["key"]].get("value")]
+        if peer == base:
+            return "1"
+        others = {r["key"]: r for r in self.valid(base)}
+        pairs = [(r, others[r["key"]]) for r in self.valid(peer)
+                 if r["key"] in others and r["value"] and others[r["key"]]["value"]]
         steady = [pair for pair in pairs if not pair[0]["slow"] and not pair[1]["slow"]]
         ratios = [a["value"] / b["value"] for a, b in steady or pairs]
         if not ratios:
@@ -112,8 +116,7 @@ def cell_table(cell: CellRuns) -> str:
                number(cell.lowest(peer)), *(cell.ratio(peer, b) for b in bases),
                f"{len(cell.counted(peer))}/{len(cell.runs[peer])}"]
         out.append("| " + " | ".join(row + [entry(cell, peer, key) for _, key in columns]) + " |")
-    notes = [f"- {peer}: {' '.join(cell.excuse(peer).split())[:300]}"
-             for peer in cell.runs if cell.excuse(peer)]
+    notes = [f"- {peer}: {cell.note(peer)}" for peer in cell.runs if cell.note(peer)]
     return "\n".join(out + ([""] + notes if notes else []) + [""])
 
 

@@ -94,6 +94,7 @@ RUNS = [("nginx", 0, 20.0, 1.0), ("outrider", 0, 10.0, 1.0), ("h2o", 0, 16.0, 1.
 def measured() -> dict:
     runs = [dict(cell="a", peer=peer, round=round_, value=value, probe_s=probe, rps=1e6 / value)
             for peer, round_, value, probe in RUNS]
+    runs += [dict(cell="a", peer="h2o", round=3, invalid="reset", probe_s=1.0)]
     runs += [dict(cell="a", peer="envoy", round=0, invalid="status:\n 5", probe_s=1.0),
              dict(cell="a", peer="pingora", skip="never")]
     return dict(started="2026-01-01T00:00:00Z", rounds=3, seconds=2, probe_best_s=1.0,
@@ -133,7 +134,8 @@ class Statistics(unittest.TestCase):
         table = report.cell_table(self.cell)
         self.assertIn("| peer | CPU µs/req | lowest | ÷ h2o | ÷ nginx | rounds | req/s |", table)
         self.assertIn("| outrider | 11.0 | 10.0 | 0.71 | 0.50 | 2/3 | 91,667 |", table)
-        self.assertIn("- envoy: invalid: status: 5", table)
+        self.assertIn("- envoy: 1 of 1 runs invalid: status: 5", table)
+        self.assertIn("- h2o: 1 of 4 runs invalid: reset", table)
         self.assertIn("- pingora: skipped: never", table)
         self.assertLess(table.index("| outrider"), table.index("| h2o"))
         overview = report.overview([self.cell])
