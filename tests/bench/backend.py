@@ -57,7 +57,7 @@ def loopback_addresses() -> Iterator[str]:
 
 
 class Backend:
-    """nginx with H1, H1/TLS, H1/mTLS, H2 cleartext and H2/TLS listeners; nghttpd for the gRPC shape."""
+    """nginx with a listener for each kind of side; nghttpd for the gRPC shape."""
 
     def __init__(self, work: Path, certs: Path, addresses: int) -> None:
         self.bodies = work / "www"

@@ -85,7 +85,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Every curve by every peer; of each curve the rounds follow each other, all points in each."""
     wanted = [c for c in CURVES if not args.only or c.name in args.only.split(",")]
     chosen = peers.pick(args.peers)
-    session = Session(args.keep, addresses=max(c.cell(n).endpoints for c in wanted for n in c.points))
+    session = Session(args.keep, max(c.cell(n).endpoints for c in wanted for n in c.points))
     points: list[Run] = []
     for curve in wanted:
         able = [p for p in chosen if not p.unsupported(curve.cell(curve.points[-1]))]
@@ -149,7 +149,7 @@ def measure_active(peer: Peer, shape: Cell, session: Session) -> Run:
         with peer.start(shape, session) as proxy:
             proxy.wait_until_open()
             check_soon(proxy)
-            run = dict(cpu_us=active_cpu(proxy, shape))
+            run: Run = dict(cpu_us=active_cpu(proxy, shape))
     except Invalid as e:
         run = dict(invalid=str(e))
     return dict(run, probe_s=max(before, probe()))
@@ -165,7 +165,7 @@ def active_cpu(proxy: Proxy, shape: Cell) -> float:
     cpu, opened = [], 0
     with subprocess.Popen(pinned(shape, argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True) as tool:
-        for line in tool.stdout:
+        for line in tool.stdout or ():
             if line.startswith("Main benchmark duration is"):
                 cpu.append(cpu_times(pids)[0])
                 opened = opened or descriptors(pids)
@@ -208,7 +208,8 @@ PANELS = [
     Panel("Response body", "bytes", CPU, "cpu_us", {"body": ""}, GUIDE),
     Panel("Response body", "bytes", "CPU ms a MiB", "ms_per_mib", {"body": ""}, LOG),
     Panel("Size of the configuration", "routes, services, endpoints", CPU, "cpu_us", THREE),
-    Panel("Start to the first answer", "routes, services, endpoints", "ms", "start_ms", THREE, GUIDE),
+    Panel("Start to the first answer", "routes, services, endpoints", "ms", "start_ms", THREE,
+          GUIDE),
     Panel("Memory at rest", "routes, services, endpoints", "MiB (PSS)", "rest_mib", THREE, GUIDE),
 ]
 
@@ -227,7 +228,8 @@ def lines(data: dict[str, Any], panel: Panel) -> dict[str, list[tuple[float, flo
                 steady = [p for p in here if p.get("probe_s", 0) <= SLOW * best]
                 line.append((x, statistics.median(p[panel.metric] for p in steady or here)))
             if line:
-                out[label if label and len(data["peers"]) == 1 else f"{label} {peer}".strip()] = line
+                alone = label and len(data["peers"]) == 1
+                out[label if alone else f"{label} {peer}".strip()] = line
     return out
 
 
@@ -252,7 +254,8 @@ def tables(data: dict[str, Any]) -> str:
         out.append("| steepest: x^ | " + " | ".join(
             f"{steepest(line):.2f}" for line in found.values()) + " |")
         out.append("")
-    broken = {(p["curve"], p["peer"], p["x"], p["invalid"]) for p in data["points"] if "invalid" in p}
+    broken = {(p["curve"], p["peer"], p["x"], p["invalid"])
+              for p in data["points"] if "invalid" in p}
     return "\n".join(out + [f"- {curve}, {peer}, {x}: {' '.join(why.split())[:200]}"
                             for curve, peer, x, why in sorted(broken)])
 
@@ -262,5 +265,5 @@ def picture(data: dict[str, Any]) -> str:
               for p in PANELS for found in [lines(data, p)] if found]
     about = data["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in data["peers"].items())
-    return chart.draw(panels, f"How cost grows — {versions}; {about['cpus']} × {about['cpu']}, "
-                              f"Linux {about['kernel']}, {data['started'][:10]}. Dashed: as x grows.")
+    where = f"{about['cpus']} × {about['cpu']}, Linux {about['kernel']}, {data['started'][:10]}"
+    return chart.draw(panels, f"How cost grows — {versions}; {where}. Dashed: as x grows.")

@@ -36,10 +36,18 @@ def run_tool(cell: Cell, argv: list[Any], seconds: float, wrap: list[str]) -> st
     return done.stdout + "\n" + done.stderr
 
 
+def find(pattern: str, text: str) -> re.Match:
+    """In what a tool printed."""
+    found = re.search(pattern, text, re.M)
+    if not found:
+        raise Invalid("the load generator failed: " + text[-300:])
+    return found
+
+
 def wrk_command(cell: Cell, ports: list[int]) -> list[Any]:
     threads = max(cell.workers, cell.proxies)
-    argv = ["env", f"PORTS={','.join(map(str, ports))}", "wrk", f"-t{threads}", f"-c{cell.conns}", "-d3600s", "--timeout",
-            "20s" if cell.conns > 1000 else "2s", "-s", LUA]
+    argv = ["env", f"PORTS={','.join(map(str, ports))}", "wrk", f"-t{threads}",
+            f"-c{cell.conns}", "-d3600s", "-s", LUA]
     fields = cell.fields + (("Connection: close",) if cell.kind == "handshake" else ())
     for field in fields:
         argv += ["-H", field]
@@ -47,10 +55,7 @@ def wrk_command(cell: Cell, ports: list[int]) -> list[Any]:
 
 
 def read_wrk(cell: Cell, text: str) -> Result:
-    found = re.search(r"^JSON (\{.*\})$", text, re.M)
-    if not found:
-        raise Invalid("wrk: " + text[-300:])
-    result = json.loads(found.group(1))
+    result = json.loads(find(r"^JSON (\{.*\})$", text)[1])
     errors = [f"{name}: {count}" for name, count in result.pop("errors").items() if count]
     count = result["requests"]
     per_answer = result.pop("bytes") / count if count else 0
@@ -67,23 +72,20 @@ def wrk(cell: Cell, ports: list[int], seconds: float, wrap: list[str]) -> Result
 
 
 def read_h2load(cell: Cell, text: str) -> Result:
-    try:
-        counts = {what: int(count) for count, what in re.findall(
-            r"(\d+) (done|succeeded|failed|errored|timeout|2xx|3xx|4xx|5xx)", text)}
-        took = re.search(r"finished in ([\d.]+)(us|ms|s)", text)
-        seconds = float(took[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1}[took[2]]
-        body = int(re.search(r"\((\d+)\) data", text)[1])
-        mean = re.search(r"time for request: +\S+ +\S+ +([\d.]+)(us|ms|s)", text)
-        mean_us = float(mean[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[mean[2]]
-    except TypeError:
-        raise Invalid("h2load: " + text[-300:]) from None
+    took = find(r"finished in ([\d.]+)(us|ms|s)", text)
+    mean = find(r"time for request: +\S+ +\S+ +([\d.]+)(us|ms|s)", text)
+    micros = {"us": 1, "ms": 1e3, "s": 1e6}
+    body = int(find(r"\((\d+)\) data", text)[1])
+    counts = {what: int(count) for count, what in re.findall(
+        r"(\d+) (done|succeeded|failed|errored|timeout|2xx|3xx|4xx|5xx)", text)}
     errors = [f"{what}: {counts[what]}" for what in
               ("failed", "errored", "timeout", "3xx", "4xx", "5xx") if counts.get(what)]
     count = counts["succeeded"]
     in_flight = cell.size * cell.conns * cell.streams
     if not count * cell.size <= body <= count * cell.size + in_flight:
         errors.append(f"{body} body bytes for {count} responses")
-    return dict(requests=count, seconds=seconds, mean_us=mean_us, body_bytes=body, errors=errors)
+    return dict(requests=count, seconds=float(took[1]) * micros[took[2]] / 1e6, body_bytes=body,
+                mean_us=float(mean[1]) * micros[mean[2]], errors=errors)
 
 
 def h2load(cell: Cell, port: int, session: Session, how: list[Any], seconds: float,
@@ -117,13 +119,12 @@ def s_time(cell: Cell, port: int, session: Session, seconds: float, wrap: list[s
     """Full handshakes with a client certificate, one after another."""
     seconds = max(1, round(seconds))
     certs = session.certs
-    text = run_tool(cell, ["openssl", "s_time", "-connect", f"{HOST}:{port}", "-new", "-tls1_3",
-                           "-time", seconds, "-www", cell.path, "-CAfile", certs / "ca.pem", "-cert",
-                           certs / "client.pem", "-key", certs / "client.key"], seconds, wrap)
-    found = re.search(r"(\d+) connections in (\d+) real seconds, (\d+) bytes read per", text)
-    if not found:
-        raise Invalid("s_time: " + text[-300:])
-    errors = [] if int(found[3]) >= cell.size else [f"{found[3]} bytes per connection"]
+    argv = ["openssl", "s_time", "-connect", f"{HOST}:{port}", "-new", "-tls1_3", "-time", seconds,
+            "-www", cell.path, "-CAfile", certs / "ca.pem", "-cert", certs / "client.pem", "-key",
+            certs / "client.key"]
+    text = run_tool(cell, argv, seconds, wrap)
+    found = find(r"(\d+) connections in \d+ real seconds, (\d+) bytes read per", text)
+    errors = [] if int(found[2]) >= cell.size else [f"{found[2]} bytes per connection"]
     return dict(requests=int(found[1]), seconds=seconds, errors=errors, text=text)
 
 
@@ -196,11 +197,10 @@ def check_http10(cell: Cell, port: int, session: Session) -> None:
 
 
 def check_h1(cell: Cell, port: int, session: Session) -> None:
+    client = http.client.HTTPConnection(HOST, port, timeout=10)
     if cell.down.tls:
         context = tls_context(session, cell.client_cert, ["http/1.1"])
         client = http.client.HTTPSConnection("localhost", port, timeout=10, context=context)
-    else:
-        client = http.client.HTTPConnection(HOST, port, timeout=10)
     try:
         for _ in range(2):
             client.request("GET", cell.path,

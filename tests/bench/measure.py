@@ -1,4 +1,4 @@
-"""One run of one cell by one peer: a dict of figures with `value`, or with `invalid` and the reason."""
+"""One run of one cell by one peer: a dict of figures with `value`, or `invalid`, the reason."""
 from __future__ import annotations
 
 import socket
@@ -87,7 +87,8 @@ def measure_load(proxy: Proxy, seconds: float) -> Run:
 
 def measure_startup(proxy: Proxy) -> Run:
     """Asks every 0.5 ms until the first complete right answer; then the process at rest."""
-    request = f"GET {proxy.cell.path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    request = (f"GET {proxy.cell.path} HTTP/1.1\r\nHost: localhost\r\n"
+               "Connection: close\r\n\r\n").encode()
     while True:
         if proxy.ended():
             raise Invalid("it ended\n" + proxy.tail())

@@ -140,7 +140,7 @@ def all_peers() -> list[Peer]:
 
 
 def pick(names: str) -> list[Peer]:
-    """The peers of a comma-separated list of NAME or NAME@BINARY; `all`: those that are installed."""
+    """Those of a comma-separated list of NAME or NAME@BINARY; `all`: those installed."""
     if names == "all":
         return [p for p in all_peers() if not p.missing()]
     known = {p.name for p in all_peers()}

@@ -1,4 +1,4 @@
-"""Statistics over runs, and their Markdown tables. Everything here works on the JSON that `run` writes."""
+"""Statistics over the runs that `run` writes as JSON, and their Markdown tables."""
 from __future__ import annotations
 
 import json
@@ -10,7 +10,8 @@ Run = dict[str, Any]
 SLOW = 1.2      # a run counts only if the machine was at most this much slower than at its best
 
 # The columns beside CPU: title and key; `+key` is over the peer `direct`, a share is shown in %.
-BUSY = [("user %", "user_share"), ("proxy CPU %", "proxy_cpu_busy"), ("load CPU %", "load_cpu_busy")]
+BUSY = [("user %", "user_share"), ("proxy CPU %", "proxy_cpu_busy"),
+        ("load CPU %", "load_cpu_busy")]
 COLUMNS = {
     "load": [("req/s", "rps"), ("p50 µs", "p50_us"), ("p99 µs", "p99_us"), ("mean µs", "mean_us"),
              *BUSY],
@@ -124,8 +125,9 @@ def entry(cell: CellRuns, peer: str, key: str) -> str:
     if key.startswith("+"):
         mine = cell.median(peer, key[1:])
         base = cell.median("direct", key[1:]) if "direct" in cell.measured() else None
-        known = mine is not None and base is not None and peer != "direct"
-        return number(mine - base) if known else "–"
+        if mine is None or base is None or peer == "direct":
+            return "–"
+        return number(mine - base)
     value = cell.median(peer, key)
     share = key.endswith(("_share", "_busy"))
     return number(value * 100 if share and value is not None else value)
@@ -158,7 +160,7 @@ def overview(cells: list[CellRuns]) -> str:
 
 
 def read(files: list[Path]) -> tuple[list[CellRuns], list[str]]:
-    """The cells of result files, in the order in which they were measured, and a line on each file."""
+    """The cells of result files, in the order of measuring, and a line on each file."""
     cells: dict[str, CellRuns] = {}
     lines = []
     for index, file in enumerate(files):
