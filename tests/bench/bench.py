@@ -26,7 +26,7 @@ from load import check_soon, load, warm_up
 from measure import run_once
 from peers import Invalid
 
-TOOLS = ["nginx", "nghttpd", "nghttp", "h2load", "wrk", "openssl", "taskset", "timeout"]
+TOOLS = ["nginx", "nghttpd", "nghttp", "h2load", "wrk", "openssl", "taskset"]
 MISSING_TOOL = 77       # the exit code by which ctest knows a test that could not run
 
 
@@ -135,7 +135,7 @@ writev sendto sendmsg sendfile64 splice accept4 connect socket close shutdown se
 getsockname getpeername fcntl ioctl futex timerfd_settime clock_gettime io_uring_enter""".split()
 
 
-def count_syscalls(proxy: peers.Proxy, seconds: float) -> dict[str, float]:
+def count_syscalls(proxy: peers.Proxy, seconds: int) -> dict[str, float]:
     """Of one request, by kernel tracepoints; `all` beside the calls by name."""
     events = (["raw_syscalls:sys_enter", "sched:sched_switch"]
               + [f"syscalls:sys_enter_{name}" for name in SYSCALLS])
@@ -220,7 +220,7 @@ def main() -> None:
     run = command("run", cmd_run, "measure; prints Markdown")
     choice(run, "all", "all")
     run.add_argument("--rounds", type=int, default=3)
-    run.add_argument("--seconds", type=float, default=2, help="of each run")
+    run.add_argument("--seconds", type=int, default=2, help="of each run")
     run.add_argument("--json", type=Path, metavar="FILE", help="also write every run there")
     tables = command("tables", cmd_tables, "Markdown tables of what run --json wrote")
     tables.add_argument("files", nargs="+", type=Path)
@@ -228,7 +228,7 @@ def main() -> None:
     choice(command("verify", cmd_verify, "check every answer, measure nothing"), "all", "all")
     syscalls = command("syscalls", cmd_syscalls, "system calls per request (perf, root)")
     choice(syscalls, "all", "h1-h1-small")
-    syscalls.add_argument("--seconds", type=float, default=2)
+    syscalls.add_argument("--seconds", type=int, default=2)
     choice(command("render", cmd_render, "print the configurations"), "all", "h1-h1-small")
     growth = command("curves", cmd_curves, "how cost grows; tables, JSON and a picture")
     choice(growth, "outrider", "")

@@ -24,7 +24,7 @@ from measure import IdleClients, Run, run_once
 from peers import Invalid, Peer, Proxy
 from report import SLOW, number
 
-SECONDS = 1.0
+SECONDS = 1
 CPU = "CPU µs a request"
 LOG, GUIDE = Scale.LOG, Scale.GUIDE
 UPSTREAM = 1000     # upstream connections are at most so many where clients become many
@@ -158,7 +158,7 @@ def measure_active(peer: Peer, shape: Cell, session: Session) -> Run:
 def active_cpu(proxy: Proxy, shape: Cell) -> float:
     """h2load says when its warm-up is over, so that opening the connections is not counted."""
     warm = 1 + shape.conns / 5000
-    argv = ["h2load", "--h1", "-t1", "-c", shape.conns, "-D", f"{SECONDS:g}s", "--warm-up-time",
+    argv = ["h2load", "--h1", "-t1", "-c", shape.conns, "-D", f"{SECONDS}s", "--warm-up-time",
             f"{round(warm * 1000)}ms", url(shape, proxy.port)]
     pids = proxy.pids()
     seen: list[str] = []

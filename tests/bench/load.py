@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -31,9 +33,13 @@ def pinned(cell: Cell, argv: list[Any]) -> list[str]:
 
 def run_tool(cell: Cell, argv: list[Any], seconds: float, wrap: list[str]) -> str:
     """What the tool printed. `wrap` is a command to run it under."""
-    done = subprocess.run(pinned(cell, wrap + argv), capture_output=True, text=True,
-                          timeout=seconds + 60)
-    return done.stdout + "\n" + done.stderr
+    with subprocess.Popen(pinned(cell, wrap + argv), stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.STDOUT, start_new_session=True) as tool:
+        try:
+            return tool.communicate(timeout=seconds + 30)[0]
+        except BaseException:
+            os.killpg(tool.pid, signal.SIGKILL)     # what `wrap` started, too
+            raise
 
 
 def find(pattern: str, text: str) -> re.Match:
@@ -44,10 +50,10 @@ def find(pattern: str, text: str) -> re.Match:
     return found
 
 
-def wrk_command(cell: Cell, ports: list[int]) -> list[Any]:
+def wrk_command(cell: Cell, ports: list[int], seconds: int) -> list[Any]:
     threads = max(cell.workers, cell.proxies)
     argv = ["env", f"PORTS={','.join(map(str, ports))}", "wrk", f"-t{threads}",
-            f"-c{cell.conns}", "-d3600s", "-s", LUA]
+            f"-c{cell.conns}", f"-d{seconds}s", "-s", LUA]
     fields = cell.fields + (("Connection: close",) if cell.kind == "handshake" else ())
     for field in fields:
         argv += ["-H", field]
@@ -64,10 +70,8 @@ def read_wrk(cell: Cell, text: str) -> Result:
     return dict(result, errors=errors)
 
 
-def wrk(cell: Cell, ports: list[int], seconds: float, wrap: list[str]) -> Result:
-    # wrk counts whole seconds; interrupted, it ends as if its time were over.
-    argv = ["timeout", "-s", "INT", f"{seconds:g}"] + wrk_command(cell, ports)
-    text = run_tool(cell, argv, seconds, wrap)
+def wrk(cell: Cell, ports: list[int], seconds: int, wrap: list[str]) -> Result:
+    text = run_tool(cell, wrk_command(cell, ports, seconds), seconds, wrap)
     return dict(read_wrk(cell, text), text=text)
 
 
@@ -90,9 +94,11 @@ def read_h2load(cell: Cell, text: str) -> Result:
 
 def h2load(cell: Cell, port: int, session: Session, how: list[Any], seconds: float,
            wrap: list[str]) -> Result:
-    argv = ["h2load", *how]
+    argv = ["h2load", "-t1", *how]
     if not cell.down.h2:
         argv.append("--h1")
+    for field in cell.fields:
+        argv += ["-H", field]
     if cell.grpc:
         argv += ["-d", session.grpc_message, "-H", "content-type: application/grpc", "-H",
                  "te: trailers"]
@@ -100,11 +106,11 @@ def h2load(cell: Cell, port: int, session: Session, how: list[Any], seconds: flo
     return dict(read_h2load(cell, text), text=text)
 
 
-def rate(cell: Cell, port: int, session: Session, seconds: float, wrap: list[str]) -> Result:
+def rate(cell: Cell, port: int, session: Session, seconds: int, wrap: list[str]) -> Result:
     """A constant rate; latency of each request from h2load's log."""
     log = session.work / "h2load.log"
     log.unlink(missing_ok=True)
-    how = ["-t1", "-c", cell.conns, "-m", cell.streams, "-D", f"{round(seconds * 1000)}ms", "--rps",
+    how = ["-c", cell.conns, "-m", cell.streams, "-D", f"{seconds}s", "--rps",
            cell.rate / cell.conns, "--log-file", log]
     result = h2load(cell, port, session, how, seconds, wrap)
     times = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines())
@@ -115,9 +121,8 @@ def rate(cell: Cell, port: int, session: Session, seconds: float, wrap: list[str
     return result
 
 
-def s_time(cell: Cell, port: int, session: Session, seconds: float, wrap: list[str]) -> Result:
+def s_time(cell: Cell, port: int, session: Session, seconds: int, wrap: list[str]) -> Result:
     """Full handshakes with a client certificate, one after another."""
-    seconds = max(1, round(seconds))
     certs = session.certs
     argv = ["openssl", "s_time", "-connect", f"{HOST}:{port}", "-new", "-tls1_3", "-time", seconds,
             "-www", cell.path, "-CAfile", certs / "ca.pem", "-cert", certs / "client.pem", "-key",
@@ -128,7 +133,7 @@ def s_time(cell: Cell, port: int, session: Session, seconds: float, wrap: list[s
     return dict(requests=int(found[1]), seconds=seconds, errors=errors, text=text)
 
 
-def load(proxy: Proxy, seconds: float, wrap: list[str] | None = None) -> Result:
+def load(proxy: Proxy, seconds: int, wrap: list[str] | None = None) -> Result:
     """Loads the proxy: requests, seconds, errors (each a line), the tool's text, and latencies."""
     result = run_load(proxy, seconds, wrap or [])
     if not result["requests"]:
@@ -136,28 +141,34 @@ def load(proxy: Proxy, seconds: float, wrap: list[str] | None = None) -> Result:
     return result
 
 
-def run_load(proxy: Proxy, seconds: float, wrap: list[str]) -> Result:
+def run_load(proxy: Proxy, seconds: int, wrap: list[str]) -> Result:
     cell, session = proxy.cell, proxy.session
     if cell.client_cert:
         return s_time(cell, proxy.port, session, seconds, wrap)
     if cell.kind == "rate":
         return rate(cell, proxy.port, session, seconds, wrap)
     if cell.down.h2:
-        how = ["-t1", "-c", cell.conns, "-m", cell.streams, "-D", f"{round(seconds * 1000)}ms"]
+        how = ["-c", cell.conns, "-m", cell.streams, "-D", f"{seconds}s"]
         return h2load(cell, proxy.port, session, how, seconds, wrap)
     return wrk(cell, proxy.ports, seconds, wrap)
 
 
 def warm_up(proxy: Proxy) -> None:
     """Loads until every connection and stream has had its first answer, at least 0.4 s."""
-    wanted = 1 if proxy.cell.kind == "rate" else proxy.cell.conns * proxy.cell.streams
-    answered = 0
-    for seconds in (0.4, 1, 2, 4):
-        result = load(proxy, seconds)
-        answered += result["requests"]
-        if answered >= wanted:
-            return
-    raise Invalid(f"warm-up: {answered} of {wanted} requests were answered {result['errors']}")
+    cell, session = proxy.cell, proxy.session
+    if cell.client_cert:
+        load(proxy, 1)
+        return
+    conns = cell.conns // len(proxy.ports)
+    for port in proxy.ports:
+        answered = 0
+        for milliseconds in (400, 1000, 2000, 4000):
+            how = ["-c", conns, "-m", cell.streams, "-D", f"{milliseconds}ms"]
+            answered += h2load(cell, port, session, how, 4, [])["requests"]
+            if answered >= conns * cell.streams:
+                break
+        else:
+            raise Invalid(f"warm-up: {answered} answers for {conns} x {cell.streams} streams")
 
 
 # ------------------------------------------------------------------------------- the right answer

@@ -19,7 +19,7 @@ GIB = 1024 ** 3
 Run = dict[str, Any]
 
 
-def run_once(peer: Peer, cell: Cell, session: Session, seconds: float) -> Run:
+def run_once(peer: Peer, cell: Cell, session: Session, seconds: int) -> Run:
     """Starts the peer, measures it, ends it; and says how slow the machine was meanwhile."""
     session.backend.prepare(cell)
     before = probe()
@@ -32,7 +32,7 @@ def run_once(peer: Peer, cell: Cell, session: Session, seconds: float) -> Run:
     return dict(run, probe_s=max(before, probe()))
 
 
-def measure(peer: Peer, cell: Cell, session: Session, seconds: float) -> Run:
+def measure(peer: Peer, cell: Cell, session: Session, seconds: int) -> Run:
     with peer.start(cell, session) as proxy:
         if cell.kind == "startup":
             return measure_startup(proxy)
@@ -41,20 +41,21 @@ def measure(peer: Peer, cell: Cell, session: Session, seconds: float) -> Run:
         return measure_memory(proxy) if cell.kind == "memory" else measure_load(proxy, seconds)
 
 
-def measure_workers(peer: Peer, cell: Cell, session: Session, seconds: float) -> Run:
+def measure_workers(peer: Peer, cell: Cell, session: Session, seconds: int) -> Run:
     """One proxy of several workers, between two runs of as many proxies of one worker: those share
     nothing, and CPUs, load and backend are used alike."""
     together = replace(cell, kind="load")
     apart = replace(together, workers=1, proxies=cell.workers)
-    before = measure(peer, apart, session, seconds / 2)["value"]
+    half = max(1, seconds // 2)
+    before = measure(peer, apart, session, half)["value"]
     several = measure(peer, together, session, seconds)
-    one = (before + measure(peer, apart, session, seconds / 2)["value"]) / 2
+    one = (before + measure(peer, apart, session, half)["value"]) / 2
     ratio = several["value"] / one
     return dict(value=ratio, one_us=one, several_us=several["value"], capacity=cell.workers / ratio,
                 rps=several["rps"])
 
 
-def measure_load(proxy: Proxy, seconds: float) -> Run:
+def measure_load(proxy: Proxy, seconds: int) -> Run:
     warm_up(proxy)
     cell = proxy.cell
     pids = proxy.pids()

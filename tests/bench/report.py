@@ -167,7 +167,7 @@ def read(files: list[Path]) -> tuple[list[CellRuns], list[str]]:
         data = json.loads(file.read_text())
         machine = data["machine"]
         lines.append(f"{file.name}: {data['started']}, {machine['cpus']} × {machine['cpu']}, Linux "
-                     f"{machine['kernel']}, {data['rounds']} rounds of {data['seconds']:g} s; "
+                     f"{machine['kernel']}, {data['rounds']} rounds of {data['seconds']} s; "
                      + ", ".join(f"{k} {v}" for k, v in data["versions"].items() if v))
         for name, about in data["cells"].items():
             cells.setdefault(name, CellRuns(name, about["kind"], about["unit"], about["text"]))
