@@ -8,6 +8,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from report import SLOW, number
 SECONDS = 1
 CPU = "CPU µs a request"
 LOG, GUIDE = Scale.LOG, Scale.GUIDE
-UPSTREAM = 1000     # upstream connections are at most so many where clients become many
+UPSTREAM = 1000     # connections to the backend, for which requests queue
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Curve:
         """The points, connections no more than this machine lets a process open."""
         if self.how not in ("idle", "active"):
             return list(self.points)
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100 - UPSTREAM
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
+        upstream = self.cell(1).upstream
+        most = limit if self.how == "idle" else max(limit - upstream, limit // 2)
         return sorted({min(n, most) for n in self.points})
 
 
@@ -55,7 +58,8 @@ CONNECTIONS = (1, 10, 100, 1000, 5000, 20000)
 CURVES = [
     Curve("idle-h1", "idle", CONNECTIONS, lambda n: cell("idle-h1", conns=n)),
     Curve("idle-h2c", "idle", CONNECTIONS, lambda n: cell("idle-h2c", down=H2C, conns=n)),
-    Curve("active", "active", CONNECTIONS, lambda n: cell("active", conns=n, upstream=UPSTREAM)),
+    Curve("active", "active", CONNECTIONS, lambda n: cell("active", conns=n)),
+    Curve("queued", "active", CONNECTIONS, lambda n: cell("queued", conns=n, upstream=UPSTREAM)),
     Curve("streams-h1", "load", (1, 3, 10, 30, 100, 300, 1000),
           lambda n: cell("streams-h1", down=H2C, up=H1, conns=1, streams=n)),
     Curve("streams-grpc", "load", (1, 3, 10, 30, 100, 300, 1000),
@@ -165,11 +169,14 @@ def active_cpu(proxy: Proxy, shape: Cell) -> float:
     cpu, opened = [], 0
     with subprocess.Popen(pinned(shape, argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True) as tool:
+        deadline = threading.Timer(warm + SECONDS + 20, tool.kill)
+        deadline.start()
         for line in tool.stdout or ():
             if line.startswith("Main benchmark duration is"):
                 cpu.append(cpu_times(pids)[0])
                 opened = opened or descriptors(pids)
             seen.append(line)
+        deadline.cancel()
     text = "".join(seen)
     counts = {what: int(n) for n, what in re.findall(
         r"(\d+) (succeeded|failed|errored|timeout|4xx|5xx)", text)}
@@ -200,7 +207,8 @@ IDLE = {"idle-h1": "HTTP/1", "idle-h2c": "HTTP/2"}
 PANELS = [
     Panel("Idle connections", "connections", "MiB of memory (PSS)", "total_mib", IDLE, GUIDE),
     Panel("Idle connections", "connections", "KiB of memory each", "kib_each", IDLE),
-    Panel("Active connections", "connections", CPU, "cpu_us", {"active": ""}),
+    Panel("Active connections", "connections", CPU, "cpu_us",
+          {"active": "as many upstream", "queued": f"{UPSTREAM} upstream"}),
     Panel("Streams of one connection", "streams", CPU, "cpu_us",
           {"streams-h1": "HTTP/2 to 1", "streams-grpc": "gRPC"}),
     Panel("Header fields of 34 bytes", "fields", CPU, "cpu_us", {"fields": ""}, GUIDE),
