@@ -122,7 +122,7 @@ def cmd_verify(args: argparse.Namespace) -> None:
                 with peer.start(cell, session) as proxy:
                     try:
                         proxy.wait_until_open()
-                        check_soon(proxy)
+                        check_soon(proxy, 60)
                         outcome = "ok"
                     except Invalid as e:
                         bad, outcome = bad + 1, f"FAILED: {e}"

@@ -235,7 +235,7 @@ def check(proxy: Proxy) -> None:
         raise Invalid(f"check: {e!r}") from None
 
 
-def check_soon(proxy: Proxy, seconds: float = 5) -> None:
+def check_soon(proxy: Proxy, seconds: float = 20) -> None:
     """A proxy may listen before its upstream is usable: the first answers may be errors."""
     end = time.monotonic() + seconds
     while True:
