@@ -8,7 +8,8 @@
 namespace outrider {
 
 void Timer::start(Millis delay) {
-  const auto ms = static_cast<std::uint64_t>(delay.count() < 0 ? 0 : delay.count());
+  // The loop's clock counts whole milliseconds, so it may be almost one behind.
+  const auto ms = static_cast<std::uint64_t>(delay.count() <= 0 ? 0 : delay.count() + 1);
   const bool was_armed = armed();
   deadline_ = loop_.tick_at(loop_.now_ms() + ms + EventLoop::kTickMs - 1);
   if (was_armed && slot_tick_ <= deadline_) return;  // the slot comes up first and moves it on
@@ -88,10 +89,13 @@ void EventLoop::run_posts() {
 void EventLoop::end_turn() {
   do {
     while (turn_end_ != nullptr && turn_end_(turn_end_owner_)) {}
-    // Destructors may defer more, and may want a flush.
-    std::vector<Deferred> gone;
+    // Destructors may defer more, and may want a flush. Two arrays take turns, so that a turn
+    // allocates none; a peak's is not kept.
+    std::vector<Deferred> gone = std::move(spare_deferred_);
     gone.swap(deferred_);
     for (const Deferred& it : gone) it.destroy(it.object);
+    gone.clear();
+    if (gone.capacity() <= kKeptDeferred) spare_deferred_ = std::move(gone);
   } while (!deferred_.empty());
 }
 

@@ -121,6 +121,7 @@ class EventLoop {
   friend class Timer;
   static constexpr std::uint64_t kTickMs = 8;
   static constexpr std::size_t kSlots = 512;
+  static constexpr std::size_t kKeptDeferred = 1024;
   struct Deferred {
     void* object;
     void (*destroy)(void*);
@@ -149,7 +150,7 @@ class EventLoop {
   std::uint64_t turn_began_ns_ = 0;
   bool (*turn_end_)(void*) = nullptr;
   void* turn_end_owner_ = nullptr;
-  std::vector<Deferred> deferred_;
+  std::vector<Deferred> deferred_, spare_deferred_;
   std::mutex posts_mutex_;
   std::vector<std::function<void()>> posts_;
 };

@@ -53,7 +53,8 @@ enum class ResetCode : std::uint8_t { kNoError, kCancel, kRefused, kInternal, kP
 class StreamSink {
  public:
   virtual void on_body(std::string_view bytes, bool last) = 0;  // `bytes` may be empty when `last`
-  virtual void on_trailers(Headers& trailers) = 0;              // ends the incoming half
+  virtual void on_passed(std::size_t) {}  // bytes of a body that went on within the kernel
+  virtual void on_trailers(Headers& trailers) = 0;  // ends the incoming half
   // The stream is gone. Server side: kClientClosed, kBadRequest (malformed over HTTP/2),
   // kClientTimeout. Client side: kUpstreamReset, kUpstreamProtocolError; `repeatable` when the peer
   // vouched that nothing was processed (REFUSED_STREAM, GOAWAY) or no byte was written.
@@ -199,6 +200,15 @@ class Codec {
   // connection closes if no byte of one came; H2: GOAWAY(NO_ERROR).
   virtual void expire_head() {}
   virtual bool idle() const = 0;  // no stream, nothing half read
+  virtual void rest() {}          // idle for a while: hold as little memory as can be
+
+  // Bodies of plain bytes may go from socket to socket without being fed, see Connection::link():
+  // how many of what comes next, and that so many did; whether what is sent now is nothing but the
+  // body, and that so many bytes of it were.
+  virtual std::uint64_t passable() const { return 0; }
+  virtual void passed(std::size_t) {}
+  virtual bool takes_raw() const { return false; }
+  virtual void sent_past(std::size_t) {}
 
   // Client side.
   virtual CodecStream* open(ResponseSink& sink);  // null when free_streams() is 0

@@ -1,6 +1,9 @@
 #include "proxy/connection.h"
 
+#include <fcntl.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -14,36 +17,23 @@
 
 namespace outrider {
 
-// As large as the kind of handle it is.
-union Connection::Socket {
-  uv_handle_t handle;
-  uv_stream_t stream;
-  uv_tcp_t tcp;
-  uv_pipe_t pipe;
-  static Socket* make(bool local) {
-    return static_cast<Socket*>(::operator new(local ? sizeof(uv_pipe_t) : sizeof(uv_tcp_t)));
-  }
-  static void free(uv_handle_t* handle) { ::operator delete(handle); }
-};
-
-// A queued write. It outlives the connection when that closes first, and then takes the bytes with
-// it.
-struct Connection::Pending {
-  uv_write_t request{};
-  OutBuffer bytes;
-};
-
 namespace {
 constexpr int kVectors = 32;
+constexpr int kReads = 4;  // of one connection in a row, while each fills the buffer
 constexpr std::uint32_t kFirstRead = 16 * 1024;
+constexpr int kPipeBytes = 512 * 1024;
 
-// libuv takes a hang-up behind a short read for an end in order, also when it was a reset. EPIPE is
-// a reset behind the peer's FIN: all that it had to say has come.
-bool was_reset(int fd) {
-  int error = 0;
-  socklen_t size = sizeof(error);
-  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) return true;
-  return error != 0 && error != EPIPE;
+socklen_t size_of(const sockaddr& address) {
+  switch (address.sa_family) {
+    case AF_INET: return sizeof(sockaddr_in);
+    case AF_INET6: return sizeof(sockaddr_in6);
+    default: return sizeof(sockaddr_un);
+  }
+}
+
+void send_at_once(int fd) {
+  const int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 }  // namespace
 
@@ -68,6 +58,20 @@ bool Flusher::flush() {
   return true;
 }
 
+Pipe::~Pipe() {
+  for (const int end : ends_)
+    if (end >= 0) ::close(end);
+}
+
+bool Pipe::open() {
+  if (room_ != 0) return true;
+  if (pipe2(ends_, O_NONBLOCK | O_CLOEXEC) != 0) return false;
+  fcntl(in(), F_SETPIPE_SZ, kPipeBytes);  // may be more than the system allows
+  const int room = fcntl(in(), F_GETPIPE_SZ);
+  room_ = room > 0 ? static_cast<std::size_t>(room) : 0;
+  return room_ != 0;
+}
+
 struct Connection::Closing {
   explicit Closing(Connection& connection)
       : timer(connection.flusher_.loop, call_member<&Connection::on_close_timer, Connection>,
@@ -84,128 +88,197 @@ Connection::Connection(Flusher& flusher, Events& events)
 Connection::~Connection() { close_socket(); }
 
 void Connection::close_socket() {
-  if (socket_ == nullptr) return;
-  if (pending_ != nullptr) pending_->bytes.swap(out);
-  pending_ = nullptr;
-  in_flight_ = 0;
-  socket_->handle.data = nullptr;
-  uv_close(&socket_->handle, Socket::free);
-  socket_ = nullptr;
-}
-
-uv_stream_t* Connection::stream() const { return &socket_->stream; }
-
-int Connection::fd() const {
-  uv_os_fd_t number = -1;
-  if (socket_ == nullptr || uv_fileno(&socket_->handle, &number) != 0) return -1;
-  return number;
+  unlink();
+  if (poll_ != nullptr) {
+    poll_->data = nullptr;
+    uv_close(reinterpret_cast<uv_handle_t*>(poll_),
+             [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
+    poll_ = nullptr;
+  }
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
 }
 
 std::size_t Connection::unacknowledged() const {
   int bytes = 0;
-  return ioctl(fd(), SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
+  return ioctl(fd_, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
 }
 
 bool Connection::peer_is_gone() const {
-  pollfd look{.fd = fd(), .events = 0, .revents = 0};
+  pollfd look{.fd = fd_, .events = 0, .revents = 0};
   return ::poll(&look, 1, 0) == 1 && (look.revents & (POLLERR | POLLHUP)) != 0;
 }
 
-bool Connection::accept(int fd, bool unix_socket) {
-  socket_ = Socket::make(unix_socket);
-  if (unix_socket)
-    uv_pipe_init(flusher_.loop.uv(), &socket_->pipe, 0);
-  else
-    uv_tcp_init(flusher_.loop.uv(), &socket_->tcp);
-  socket_->handle.data = this;
-  const int status =
-      unix_socket ? uv_pipe_open(&socket_->pipe, fd) : uv_tcp_open(&socket_->tcp, fd);
-  if (status != 0) {
-    ::close(fd);
+bool Connection::watch_socket() {
+  poll_ = new uv_poll_t;
+  if (uv_poll_init(flusher_.loop.uv(), poll_, fd_) != 0) {
+    delete std::exchange(poll_, nullptr);
     return false;
   }
-  if (!unix_socket) uv_tcp_nodelay(&socket_->tcp, 1);
+  poll_->data = this;
   return true;
 }
 
-int Connection::connect(const sockaddr* address) {
-  socket_ = Socket::make(address->sa_family == AF_UNIX);
-  auto* request = new uv_connect_t;
-  auto connected = [](uv_connect_t* done, int status) {
-    auto* self = static_cast<Connection*>(done->handle->data);
-    delete done;
-    if (self == nullptr || self->state_ != State::kOpen) return;
-    self->events_.on_connected(status);
-  };
-  if (address->sa_family == AF_UNIX) {
-    uv_pipe_init(flusher_.loop.uv(), &socket_->pipe, 0);
-    socket_->handle.data = this;
-    uv_pipe_connect(request, &socket_->pipe,
-                    reinterpret_cast<const sockaddr_un*>(address)->sun_path, connected);
-    return 0;
-  }
-  uv_tcp_init(flusher_.loop.uv(), &socket_->tcp);
-  socket_->handle.data = this;
-  const int status = uv_tcp_connect(request, &socket_->tcp, address, connected);
-  if (status != 0)
-    delete request;
+void Connection::watch() {
+  const int wanted =
+      (reading_ ? UV_READABLE : 0) | (wants_writable_ || connecting_ ? UV_WRITABLE : 0);
+  if (wanted == watched_ || poll_ == nullptr) return;
+  watched_ = static_cast<std::uint8_t>(wanted);
+  if (wanted == 0)
+    uv_poll_stop(poll_);
   else
-    uv_tcp_nodelay(&socket_->tcp, 1);
-  return status;
+    uv_poll_start(poll_, wanted, on_poll);
+}
+
+bool Connection::accept(int fd, bool unix_socket) {
+  fd_ = fd;
+  if (!unix_socket) send_at_once(fd_);
+  return watch_socket();
+}
+
+int Connection::connect(const sockaddr* address) {
+  fd_ = ::socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd_ < 0) return -errno;
+  if (address->sa_family != AF_UNIX) send_at_once(fd_);
+  if (::connect(fd_, address, size_of(*address)) != 0 && errno != EINPROGRESS) return -errno;
+  if (!watch_socket()) return UV_ENOMEM;
+  connecting_ = true;
+  watch();
+  return 0;
 }
 
 void Connection::start_reading() {
-  started_ = true;
-  if (held_ || reading_) return;
   reading_ = true;
-  uv_read_start(stream(), on_alloc, on_read);
+  watch();
 }
 
+// Whoever is held stops when bytes come: most are let go before.
 void Connection::hold_reading(bool held) {
   if (held_ == held) return;
   held_ = held;
-  if (held) read_size_ = kFirstRead;
-  if (!started_ || state_ != State::kOpen) return;
-  if (held) {
-    reading_ = false;
-    uv_read_stop(stream());
-    if (write_broken_) wake();
-  } else {
+  if (state_ != State::kOpen) return;
+  if (!held)
     start_reading();
+  else if (write_broken_)
+    wake();
+  if (held) read_size_ = kFirstRead;
+}
+
+void Connection::on_poll(uv_poll_t* handle, int status, int events) {
+  auto* self = static_cast<Connection*>(handle->data);
+  if (status < 0) {  // an error waits on the socket: libuv watches it no more
+    self->watched_ = 0;
+    events = UV_READABLE | UV_WRITABLE;
+  }
+  if (self->connecting_) {
+    int error = 0;
+    socklen_t size = sizeof(error);
+    if (getsockopt(self->fd_, SOL_SOCKET, SO_ERROR, &error, &size) != 0) error = errno;
+    self->connecting_ = false;
+    self->watch();
+    self->events_.on_connected(-error);
+    return;
+  }
+  if ((events & UV_WRITABLE) != 0 && self->blocked_) {
+    self->blocked_ = false;
+    self->wake();
+  }
+  if ((events & UV_READABLE) != 0 && self->reading_) {
+    if (self->held_)
+      self->reading_ = false;
+    else
+      self->read();
+  }
+  self->watch();
+}
+
+void Connection::read() {
+  for (int i = 0; i < kReads; ++i) {
+    if (const std::size_t most = passable(); most != 0) {
+      const ssize_t size = pass(most);
+      if (size > 0) return;
+      if (!take_in(size)) return;
+    }
+    const ssize_t size = ::recv(fd_, flusher_.read_buffer.get(), read_size_, 0);
+    if (!take_in(size)) return;
   }
 }
 
-void Connection::on_alloc(uv_handle_t* handle, std::size_t, uv_buf_t* buffer) {
-  auto* self = static_cast<Connection*>(handle->data);
-  *buffer = uv_buf_init(self->flusher_.read_buffer.get(), self->read_size_);
+void Connection::link(Connection& a, Codec& a_codec, Connection& b, Codec& b_codec) {
+  OUTRIDER_ASSERT(a.other_ == nullptr && b.other_ == nullptr);
+  a.other_ = &b;
+  b.other_ = &a;
+  a.codec_ = &a_codec;
+  b.codec_ = &b_codec;
 }
 
-void Connection::on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buffer) {
-  auto* self = static_cast<Connection*>(stream->data);
-  if (self == nullptr || size == 0) return;
-  if (self->state_ != State::kOpen) {
+void Connection::unlink() {
+  if (other_ != nullptr) std::exchange(other_, nullptr)->other_ = nullptr;
+}
+
+// Only where much comes at once: a small read costs less through our own buffer.
+std::size_t Connection::passable() const {
+  if (other_ == nullptr || read_size_ < limits::kReadBuffer || state_ != State::kOpen) return 0;
+  const Connection& to = *other_;
+  if (!to.out.empty() || to.blocked_ || to.broken_ || to.write_broken_ || to.shutdown_wanted_ ||
+      to.state_ != State::kOpen || !to.codec_->takes_raw() || !flusher_.pipe.open())
+    return 0;
+  const std::uint64_t most = std::min<std::uint64_t>(codec_->passable(), flusher_.pipe.room());
+  return most < kFirstRead ? 0 : most;
+}
+
+// What the other's kernel buffer does not take comes out of the pipe again, which all connections
+// share.
+ssize_t Connection::pass(std::size_t most) {
+  Pipe& pipe = flusher_.pipe;
+  Connection& to = *other_;
+  constexpr unsigned kHow = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
+  const ssize_t came = ::splice(fd_, nullptr, pipe.in(), nullptr, most, kHow);
+  if (came <= 0) return came;
+  auto left = static_cast<std::size_t>(came);
+  while (left > 0) {
+    const ssize_t went = ::splice(pipe.out(), nullptr, to.fd_, nullptr, left, kHow);
+    if (went <= 0) break;
+    left -= static_cast<std::size_t>(went);
+  }
+  while (left > 0) {
+    const ssize_t size = ::read(pipe.out(), flusher_.read_buffer.get(), limits::kReadBuffer);
+    OUTRIDER_ASSERT(size > 0);
+    to.out.append({flusher_.read_buffer.get(), static_cast<std::size_t>(size)});
+    left -= static_cast<std::size_t>(size);
+  }
+  to.wake();
+  if (static_cast<std::size_t>(came) < kFirstRead) read_size_ = kFirstRead;
+  const auto bytes = static_cast<std::size_t>(came);
+  to.codec_->sent_past(bytes);
+  codec_->passed(bytes);
+  return came;
+}
+
+bool Connection::take_in(ssize_t size) {
+  if (size < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  if (state_ != State::kOpen) {
     // Lingering: what comes is dropped, within bounds.
-    if (size < 0 || self->closing_->to_drop <= static_cast<std::size_t>(size))
-      self->finish_close();
-    else
-      self->closing_->to_drop -= static_cast<std::size_t>(size);
-    return;
+    if (size > 0 && closing_->to_drop > static_cast<std::size_t>(size)) {
+      closing_->to_drop -= static_cast<std::size_t>(size);
+      return true;
+    }
+    finish_close();
+    return false;
   }
   if (size > 0) {
     // A full read that nobody had to hold earns larger ones; one that went nowhere costs no more
     // than a small one.
-    if (static_cast<std::uint32_t>(size) == self->read_size_ &&
-        self->read_size_ < limits::kReadBuffer)
-      self->read_size_ *= 4;
-    self->events_.on_bytes({buffer->base, static_cast<std::size_t>(size)});
-    return;
+    const bool full = static_cast<std::uint32_t>(size) == read_size_;
+    if (full && read_size_ < limits::kReadBuffer) read_size_ *= 4;
+    events_.on_bytes({flusher_.read_buffer.get(), static_cast<std::size_t>(size)});
+    return full && state_ == State::kOpen && !held_;
   }
-  self->reading_ = false;
-  uv_read_stop(stream);
-  if (size == UV_EOF && !self->write_broken_ && !was_reset(self->fd()))
-    self->events_.on_eof();
+  reading_ = false;
+  if (size == 0 && !write_broken_)
+    events_.on_eof();
   else
-    self->fail();
+    fail();
+  return false;
 }
 
 void Connection::fail() {
@@ -217,24 +290,36 @@ void Connection::fail() {
     finish_close();
 }
 
+// How many bytes the kernel took; when not all, it is full. Negative: broken.
+ssize_t Connection::write(iovec* vectors, int count) {
+  std::size_t offered = 0;
+  for (int i = 0; i < count; ++i) offered += vectors[i].iov_len;
+  msghdr message{};
+  message.msg_iov = vectors;
+  message.msg_iovlen = static_cast<std::size_t>(count);
+  ssize_t wrote = 0;
+  do {
+    wrote = count == 1 ? ::send(fd_, vectors->iov_base, vectors->iov_len, MSG_NOSIGNAL)
+                       : ::sendmsg(fd_, &message, MSG_NOSIGNAL);
+  } while (wrote < 0 && errno == EINTR);
+  if (wrote < 0 && errno == EAGAIN) wrote = 0;
+  blocked_ = wrote >= 0 && static_cast<std::size_t>(wrote) < offered;
+  return wrote;
+}
+
 void Connection::write_through(std::string_view bytes) {
   if (broken_ || write_broken_ || state_ == State::kClosed) return;
-  if (in_flight_ != 0) {
-    out.append(bytes);
-    return;
-  }
   iovec vectors[kVectors];
-  const int count = out.peek(vectors, kVectors - 1);
-  vectors[count] = {const_cast<char*>(bytes.data()), bytes.size()};
+  const int count = blocked_ ? 0 : out.peek(vectors, kVectors - 1);
   std::size_t before = 0;
   for (int i = 0; i < count; ++i) before += vectors[i].iov_len;
-  if (before < out.size()) {  // more than one gather can take: keep the order
+  if (before < out.size()) {  // full, or more than one gather can take: keep the order
     out.append(bytes);
     wake();
     return;
   }
-  const int wrote = uv_try_write(stream(), reinterpret_cast<const uv_buf_t*>(vectors),
-                                 static_cast<unsigned>(count + 1));
+  vectors[count] = {const_cast<char*>(bytes.data()), bytes.size()};
+  const ssize_t wrote = write(vectors, count + 1);
   std::size_t taken = wrote > 0 ? static_cast<std::size_t>(wrote) : 0;
   const std::size_t head = std::min(taken, before);
   out.drop(head);
@@ -244,81 +329,45 @@ void Connection::write_through(std::string_view bytes) {
 }
 
 bool Connection::write_some() {
-  if (write_broken_) return true;
-  while (!out.empty()) {
+  while (!out.empty() && !blocked_) {
     iovec vectors[kVectors];
-    const int count = out.peek(vectors, kVectors);
-    std::size_t offered = 0;
-    for (int i = 0; i < count; ++i) offered += vectors[i].iov_len;
-    const int wrote = uv_try_write(stream(), reinterpret_cast<const uv_buf_t*>(vectors),
-                                   static_cast<unsigned>(count));
-    if (wrote == UV_EAGAIN) break;
+    const ssize_t wrote = write(vectors, out.peek(vectors, kVectors));
     if (wrote < 0) return false;
     out.drop(static_cast<std::size_t>(wrote));
-    if (static_cast<std::size_t>(wrote) < offered) break;
   }
   return true;
-}
-
-// What the socket did not take waits in libuv's queue; the slabs stay at the front of `out` until
-// it is written.
-void Connection::queue_rest() {
-  iovec vectors[kVectors];
-  const int count = out.peek(vectors, kVectors);
-  for (int i = 0; i < count; ++i) in_flight_ += vectors[i].iov_len;
-  pending_ = new Pending{{}, OutBuffer(out.slabs())};
-  auto written = [](uv_write_t* request, int result) {
-    auto* self = static_cast<Connection*>(request->handle->data);
-    delete reinterpret_cast<Pending*>(request);
-    if (self == nullptr) return;
-    self->pending_ = nullptr;
-    self->out.drop(std::exchange(self->in_flight_, 0));
-    if (result < 0)
-      self->write_failed();
-    else
-      self->wake();
-  };
-  if (uv_write(&pending_->request, stream(), reinterpret_cast<const uv_buf_t*>(vectors),
-               static_cast<unsigned>(count), written) == 0)
-    return;
-  delete std::exchange(pending_, nullptr);
-  in_flight_ = 0;
-  write_failed();
 }
 
 // The peer takes no more, but what it said before may still be unread: an early answer. Reading on
 // brings it, and then the error.
 void Connection::write_failed() {
   out.clear();
-  if (reading_ && state_ == State::kOpen)
+  if (reads() && state_ == State::kOpen)
     write_broken_ = true;
   else
     fail();
 }
 
 void Connection::flush() {
-  if (state_ == State::kClosed || socket_ == nullptr) return;
+  if (state_ == State::kClosed || fd_ < 0) return;
   if (state_ == State::kOpen) {
     events_.before_flush();
     if (state_ == State::kClosed) return;
   }
-  if (write_broken_ && !reading_) {
+  if (write_broken_ && !reads()) {
     fail();
     return;
   }
-  if (in_flight_ == 0 && !broken_) {
-    if (!write_some())
-      write_failed();
-    else if (!out.empty())
-      queue_rest();
-    if (state_ == State::kClosed) return;
-  }
+  if (!broken_ && !write_broken_ && !write_some()) write_failed();
+  if (state_ == State::kClosed) return;
   if (write_broken_) out.clear();
+  wants_writable_ = blocked_;
+  watch();
   if (state_ == State::kOpen && !broken_ && !write_broken_) events_.on_flushed();
-  if (state_ == State::kClosed || in_flight_ != 0 || !out.empty()) return;
+  if (state_ == State::kClosed || !out.empty()) return;
   if (shutdown_wanted_ && !shutdown_done_) {
     shutdown_done_ = true;
-    ::shutdown(fd(), SHUT_WR);
+    ::shutdown(fd_, SHUT_WR);
   }
   if (state_ == State::kFlushing) linger();
 }
@@ -330,10 +379,10 @@ void Connection::shutdown() {
 
 void Connection::close(Close how) {
   if (state_ == State::kClosed) return;
-  if (how == Close::kReset || broken_ || socket_ == nullptr) {
-    if (how == Close::kReset && fd() >= 0) {
+  if (how == Close::kReset || broken_ || fd_ < 0) {
+    if (how == Close::kReset && fd_ >= 0) {
       const struct linger hard = {1, 0};
-      setsockopt(fd(), SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+      setsockopt(fd_, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
     }
     finish_close();
     return;
@@ -343,10 +392,7 @@ void Connection::close(Close how) {
   linger_ = how == Close::kLinger;
   closing_ = std::make_unique<Closing>(*this);
   closing_->timer.start(limits::kStall);  // for the bytes to leave
-  if (reading_) {
-    reading_ = false;
-    uv_read_stop(stream());
-  }
+  reading_ = false;
   wake();
 }
 
@@ -356,9 +402,11 @@ void Connection::linger() {
     return;
   }
   state_ = State::kLingering;
-  if (!shutdown_done_) ::shutdown(fd(), SHUT_WR);
+  if (!shutdown_done_) ::shutdown(fd_, SHUT_WR);
   closing_->timer.start(limits::kLinger);
-  if (uv_read_start(stream(), on_alloc, on_read) != 0) finish_close();
+  reading_ = true;
+  held_ = false;
+  watch();
 }
 
 // A peer that is still taking what was written gets the time for it: a socket closed before would

@@ -1,6 +1,7 @@
 // One socket's bytes in both directions, with back-pressure. Reads land in the worker's shared
-// buffer; writes gather in `out` and leave once a turn. Everything that can go wrong with a socket
-// arrives as on_broken(), never inside a call made on it.
+// buffer; writes gather in `out` and leave once a turn; what the kernel does not take stays there
+// until it does. Everything that can go wrong with a socket arrives as on_broken(), never inside a
+// call made on it.
 #pragma once
 
 #include <uv.h>
@@ -11,6 +12,24 @@
 #include "proxy/codec.h"
 
 namespace outrider {
+
+// The kernel's buffer between two sockets whose bytes we need not see. Always empty between uses;
+// opened with the first.
+class Pipe {
+ public:
+  Pipe() = default;
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+  ~Pipe();
+  bool open();
+  int in() const { return ends_[1]; }
+  int out() const { return ends_[0]; }
+  std::size_t room() const { return room_; }
+
+ private:
+  int ends_[2] = {-1, -1};
+  std::size_t room_ = 0;
+};
 
 // What connections of one worker share.
 class Flusher {
@@ -27,6 +46,7 @@ class Flusher {
   void* after_owner = nullptr;
   bool after_due = false;
   std::unique_ptr<char[]> read_buffer = std::make_unique_for_overwrite<char[]>(limits::kReadBuffer);
+  Pipe pipe;
 
  private:
   bool flush();
@@ -51,15 +71,19 @@ class Connection final : public Wire {
   Connection(Flusher& flusher, Events& events);
   ~Connection();
 
-  bool accept(int fd, bool unix_socket);  // takes it over
+  bool accept(int fd, bool unix_socket);  // takes it over; non-blocking
   // The outcome comes as on_connected(), later; an error code here when not even that could be
   // begun.
   int connect(const sockaddr* address);
   void start_reading();
-  int fd() const;
+  int fd() const { return fd_; }
   std::size_t unacknowledged() const;  // bytes the kernel has taken and the peer's has not
 
   bool peer_is_gone() const;  // looked for while nothing is read
+  // What one codec lets pass and the other takes raw goes on within the kernel, unseen, until
+  // unlink().
+  static void link(Connection& a, Codec& a_codec, Connection& b, Codec& b_codec);
+  void unlink();
 
   void wake() override {
     if (!dirty_.linked()) dirty_.insert_before(flusher_.dirty);
@@ -76,17 +100,20 @@ class Connection final : public Wire {
 
  private:
   friend class Flusher;
-  union Socket;  // the libuv handle; frees itself when closed
-  struct Pending;
   enum class State : std::uint8_t { kOpen, kFlushing, kLingering, kClosed };
 
-  static void on_alloc(uv_handle_t* handle, std::size_t hint, uv_buf_t* buffer);
-  static void on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buffer);
-  uv_stream_t* stream() const;
-  void flush();
+  static void on_poll(uv_poll_t* handle, int status, int events);
+  bool watch_socket();
+  void watch();  // tells the loop what is waited for
+  void read();
+  bool take_in(ssize_t size);  // false: no further read now
+  std::size_t passable() const;
+  ssize_t pass(std::size_t most);  // as recv() would say
+  bool reads() const { return reading_ && !held_; }
+  ssize_t write(iovec* vectors, int count);
   bool write_some();  // false: broken
   void write_failed();
-  void queue_rest();
+  void flush();
   void fail();
   void finish_close();
   void close_socket();
@@ -95,18 +122,22 @@ class Connection final : public Wire {
 
   Flusher& flusher_;
   Events& events_;
-  Socket* socket_ = nullptr;
+  uv_poll_t* poll_ = nullptr;    // frees itself when closed
+  Connection* other_ = nullptr;  // see link(); knows this one too
+  Codec* codec_ = nullptr;       // ours, while linked
   Hook<Connection> dirty_{*this};
-  Pending* pending_ = nullptr;
-  std::size_t in_flight_ = 0;  // bytes at the front of `out` that a queued write owns
-  struct Closing;              // the timer and bounds of the time between close() and the end
+  struct Closing;  // the timer and bounds of the time between close() and the end
   std::unique_ptr<Closing> closing_;
-  std::uint32_t read_size_;  // grows while what was read went through, see on_read()
+  int fd_ = -1;
+  std::uint32_t read_size_;  // grows while what was read went through, see take_in()
   State state_ = State::kOpen;
+  std::uint8_t watched_ = 0;  // UV_READABLE, UV_WRITABLE
+  bool connecting_ = false;
   bool linger_ = false;
-  bool reading_ = false;
-  bool started_ = false;
+  bool reading_ = false;  // wanted; while `held_` only until bytes come
   bool held_ = false;
+  bool blocked_ = false;         // the kernel's buffer is full
+  bool wants_writable_ = false;  // watched for that until all has left
   bool broken_ = false;
   bool write_broken_ = false;  // what is still to be read ends it
   bool shutdown_wanted_ = false;

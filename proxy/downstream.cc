@@ -26,10 +26,12 @@ Downstream::Downstream(Listener& listener)
   info_.listener = listener.snapshot().config;
   info_.listener_label = listener.snapshot().label;
   draining_ = listener.worker().draining;
+  ++listener.worker().clients_;
 }
 
 Downstream::~Downstream() {
   OUTRIDER_ASSERT(!streams.linked());
+  --listener_.worker().clients_;
   if (admitted_) listener_.leave(info_.ip);
 }
 
@@ -203,12 +205,14 @@ void Downstream::watch() {
 }
 
 // An idle HTTP/1 connection keeps its socket and its counts; a codec is made again when bytes come.
+// One of HTTP/2 puts its session aside.
 void Downstream::park() {
   const Millis idle = info_.listener->timeouts.idle;
   if (http1_ && codec_->idle()) {
     codec_ = nullptr;
     parked_ = true;
   }
+  if (codec_ != nullptr) codec_->rest();
   if (idle.count() != 0) timer_.start(idle - std::min(idle, kParkAfter));
 }
 

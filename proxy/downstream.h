@@ -23,6 +23,7 @@ class Downstream final : public ListNode, private Connection::Events, private Se
   std::size_t unacknowledged() const { return wire_.unacknowledged(); }
   // For who does not read: false when the client is gone, and every stream has been told.
   bool check_peer();
+  void link(UpstreamConnection& upstream) { upstream.link(wire_, *codec_); }
 
   Listener& listener() { return listener_; }
   Worker& worker() { return listener_.worker(); }

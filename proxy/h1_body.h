@@ -32,6 +32,13 @@ class BodyReader {
   // the collector is cleared.
   Event next(std::string_view& bytes, const HeadLimits& limits, HeadCollector& collector,
              std::string_view& data, RawHead& raw, Fault& fault);
+  // Bytes to come that are body and nothing else, and that so many of them came past next().
+  std::uint64_t raw_left() const { return state_ < State::kSizeFirst ? left() : 0; }
+  void skip(std::uint64_t bytes) {
+    if (state_ != State::kLength) return;
+    left_ -= bytes;
+    if (left_ == 0) state_ = State::kDone;
+  }
   bool done() const { return state_ == State::kDone; }
   bool until_close() const { return state_ == State::kUntilClose; }
   // Bytes to come, as far as they are known.

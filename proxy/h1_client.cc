@@ -31,6 +31,13 @@ class H1Client final : public Codec, private CodecStream {
   void pump() override;
   void on_flushed() override;
   void drain(bool final) override;
+  std::uint64_t passable() const override {
+    if (sink_ == nullptr) return 0;
+    return in_ == In::kTunnel ? UINT64_MAX : in_ == In::kBody ? body_.raw_left() : 0;
+  }
+  void passed(std::size_t bytes) override;
+  bool takes_raw() const override { return sink_ != nullptr && !failed_ && out_.raw(); }
+  void sent_past(std::size_t bytes) override { out_.past(bytes); }
   bool in_head() const override { return collector_.has_part() && in_ == In::kHead; }
   bool idle() const override { return sink_ == nullptr && !collector_.has_part(); }
   CodecStream* open(ResponseSink& sink) override;
@@ -322,6 +329,15 @@ void H1Client::read_body(std::string_view& bytes) {
     case BodyReader::Event::kTrailers: end_with_trailers(raw, bytes); break;
     case BodyReader::Event::kFault: protocol_error(fault->detail); break;
   }
+}
+
+void H1Client::passed(std::size_t bytes) {
+  sink_->on_passed(bytes);
+  if (sink_ == nullptr || in_ != In::kBody) return;
+  body_.skip(bytes);
+  if (!body_.done()) return;
+  response_is_whole({});
+  sink_->on_body({}, true);
 }
 
 void H1Client::end_with_trailers(RawHead raw, std::string_view rest) {

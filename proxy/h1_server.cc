@@ -36,6 +36,13 @@ class H1Server final : public Codec, private CodecStream {
   void on_flushed() override { report(); }
   void drain(bool final) override;
   void expire_head() override;
+  std::uint64_t passable() const override {
+    if (sink_ == nullptr) return 0;
+    return in_ == In::kTunnel ? UINT64_MAX : in_ == In::kBody ? body_.raw_left() : 0;
+  }
+  void passed(std::size_t bytes) override;
+  bool takes_raw() const override { return sink_ != nullptr && !failed_ && out_.raw(); }
+  void sent_past(std::size_t bytes) override { out_.past(bytes); }
   bool in_head() const override {
     return sink_ == nullptr && (collector_.has_part() || in_ == In::kBody);
   }
@@ -236,6 +243,13 @@ void H1Server::read_body(std::string_view& bytes) {
     case BodyReader::Event::kFault: refuse(*fault); return;
   }
   if (sink_ == nullptr && in_ == In::kBody) drop_body(before - bytes.size());
+}
+
+void H1Server::passed(std::size_t bytes) {
+  sink_->on_passed(bytes);
+  if (sink_ == nullptr || in_ != In::kBody) return;
+  body_.skip(bytes);
+  if (body_.done()) end_body({});
 }
 
 void H1Server::end_body(std::string_view data) {

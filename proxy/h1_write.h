@@ -3,6 +3,7 @@
 // and no byte of a value can begin another line.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -53,6 +54,9 @@ class Outgoing {
   // look complete.
   [[nodiscard]] bool body(Wire& wire, std::string_view bytes, bool last);
   [[nodiscard]] bool trailers(Wire& wire, const Headers& trailers);
+  // Bytes of the body that left past us, which only what is not framed may.
+  void past(std::uint64_t bytes) { left_ -= std::min(bytes, left_); }
+  bool raw() const { return (kind_ == Kind::kLength || kind_ == Kind::kUntilClose) && !ended_; }
   void end(Wire& wire);
   // The owner has seen a queue above the high-water mark that was not ours.
   void owe_writable() { high_ = true; }

@@ -1,11 +1,13 @@
-// Size classes behind a 16-byte head that remembers the class. Under AddressSanitizer every block
-// is the heap's own, so that use after free is seen.
+// Every block has a head of 8 bytes that remembers its size. Under AddressSanitizer every block is
+// the heap's own, so that use after free is seen.
 #include "proxy/h2_memory.h"
 
-#include <bit>
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "config/error.h"
 
@@ -19,18 +21,23 @@ constexpr bool kPooled = !__has_feature(address_sanitizer);
 constexpr bool kPooled = true;
 #endif
 
-struct alignas(16) H2Memory::Block {
-  Block* next;
+struct alignas(8) H2Memory::Head {
+  enum class From : std::uint32_t { kPool, kHeap, kSession, kFrame };
   std::uint32_t capacity;
-  std::uint16_t list;  // kClasses: the heap's; kClasses + 1: the shared frame
+  From from;
 };
+
+H2Memory::Head& H2Memory::head_of(void* block) { return static_cast<Head*>(block)[-1]; }
 
 H2Memory& H2Memory::of_this_thread() {
   thread_local H2Memory memory;
   return memory;
 }
 
-H2Memory::H2Memory() {
+H2Memory::H2Memory()
+    : pools_([]<std::size_t... kAt>(std::index_sequence<kAt...>) {
+        return std::array{BlockPool(sizeof(Head) + (kAt + 1) * kStep)...};
+      }(std::make_index_sequence<kLargest / kStep>())) {
   mem_.mem_user_data = this;
   mem_.malloc = [](std::size_t bytes, void* self) noexcept {
     return static_cast<H2Memory*>(self)->get(bytes);
@@ -45,7 +52,7 @@ H2Memory::H2Memory() {
   mem_.realloc = [](void* block, std::size_t bytes, void* self) noexcept {
     auto* const memory = static_cast<H2Memory*>(self);
     if (block == nullptr) return memory->get(bytes);
-    const std::size_t capacity = (static_cast<Block*>(block) - 1)->capacity;
+    const std::size_t capacity = head_of(block).capacity;
     if (capacity >= bytes) return block;
     void* const grown = memory->get(bytes);
     std::memcpy(grown, block, capacity);
@@ -55,69 +62,146 @@ H2Memory::H2Memory() {
 }
 
 H2Memory::~H2Memory() {
-  for (List& list : lists_)
-    while (Block* const block = list.first) {
-      list.first = block->next;
-      ::operator delete(block);
-    }
-  ::operator delete(frame_);
+  for (void* const map : maps_) munmap(map, kPlaces * SessionMemory::kBytes);
 }
 
 void* H2Memory::get(std::size_t bytes) {
-  std::size_t at = kClasses;
-  std::size_t capacity = bytes;
-  if (bytes <= kStep * kSteps) {
-    at = bytes == 0 ? 0 : (bytes - 1) / kStep;
-    capacity = (at + 1) * kStep;
-  } else if (bytes <= kStep * kSteps << (kClasses - kSteps)) {
-    const auto power = static_cast<std::size_t>(std::bit_width((bytes - 1) / (kStep * kSteps)));
-    at = kSteps - 1 + power;
-    capacity = kStep * kSteps << power;
-  } else if (share_frame_ && bytes >= kFrameBytes) {
-    return shared_frame(bytes) + 1;
+  Head* head = nullptr;
+  if (making_ != nullptr) return bytes < kFrameBytes ? part_of_session(bytes) : frame(bytes);
+  if (kPooled && bytes <= kLargest) {
+    const std::size_t at = bytes == 0 ? 0 : (bytes - 1) / kStep;
+    head = ::new (pools_[at].get())
+        Head{static_cast<std::uint32_t>((at + 1) * kStep), Head::From::kPool};
+  } else {
+    OUTRIDER_ASSERT(bytes <= UINT32_MAX);
+    head = ::new (::operator new(sizeof(Head) + bytes))
+        Head{static_cast<std::uint32_t>(bytes), Head::From::kHeap};
   }
-  in_use_ += capacity;
-  if (kPooled && at < kClasses) {
-    List& list = lists_[at];
-    if (Block* const block = list.first) {
-      list.first = block->next;
-      list.bytes -= capacity;
-      return block + 1;
-    }
-  } else if (!kPooled) {
-    in_use_ -= capacity - bytes;
-    capacity = bytes;
-  }
-  OUTRIDER_ASSERT(capacity <= UINT32_MAX);
-  auto* const block = ::new (::operator new(sizeof(Block) + capacity)) Block;
-  block->capacity = static_cast<std::uint32_t>(capacity);
-  block->list = static_cast<std::uint16_t>(at);
-  return block + 1;
+  in_use_ += head->capacity;
+  return head + 1;
 }
 
 void H2Memory::put(void* released) {
-  Block* const block = static_cast<Block*>(released) - 1;
-  if (block->list > kClasses) return;  // the shared frame stays
-  in_use_ -= block->capacity;
-  if (kPooled && block->list < kClasses && lists_[block->list].bytes < kKept) {
-    List& list = lists_[block->list];
-    block->next = list.first;
-    list.first = block;
-    list.bytes += block->capacity;
-    return;
-  }
-  ::operator delete(block);
+  Head& head = head_of(released);
+  if (head.from >= Head::From::kSession) return;  // goes with the session, or stays
+  in_use_ -= head.capacity;
+  if (head.from == Head::From::kPool)
+    pools_[head.capacity / kStep - 1].put(&head);
+  else
+    ::operator delete(&head);
 }
 
-H2Memory::Block* H2Memory::shared_frame(std::size_t bytes) {
-  share_frame_ = false;  // one a session
+std::size_t H2Memory::trim() {
+  std::size_t bytes = 0;
+  for (BlockPool& pool : pools_) bytes += pool.trim();
+  return bytes;
+}
+
+void* H2Memory::frame(std::size_t bytes) {
   if (frame_ == nullptr) {
-    frame_ = ::new (::operator new(sizeof(Block) + bytes)) Block;
-    frame_->capacity = static_cast<std::uint32_t>(bytes);
-    frame_->list = kClasses + 1;
+    frame_ = std::make_unique_for_overwrite<char[]>(sizeof(Head) + bytes);
+    ::new (frame_.get()) Head{static_cast<std::uint32_t>(bytes), Head::From::kFrame};
   }
-  OUTRIDER_ASSERT(frame_->capacity >= bytes);
-  return frame_;
+  auto* const head = reinterpret_cast<Head*>(frame_.get());
+  OUTRIDER_ASSERT(head->capacity >= bytes);
+  return head + 1;
+}
+
+void* H2Memory::part_of_session(std::size_t bytes) {
+  const std::size_t capacity = (bytes + kStep - 1) / kStep * kStep;
+  SessionMemory& session = *making_;
+  OUTRIDER_ASSERT(session.used_ + sizeof(Head) + capacity <= SessionMemory::kBytes);
+  auto* const head = ::new (session.place_ + session.used_)
+      Head{static_cast<std::uint32_t>(capacity), Head::From::kSession};
+  session.used_ += sizeof(Head) + capacity;
+  in_use_ += sizeof(Head) + capacity;
+  return head + 1;
+}
+
+// ---- what sessions are made of
+
+char* H2Memory::take_place() {
+  if (places_.empty()) {
+    constexpr std::size_t kMap = kPlaces * SessionMemory::kBytes;
+    void* const map =
+        mmap(nullptr, kMap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    OUTRIDER_ASSERT(map != MAP_FAILED);
+    madvise(map, kMap, MADV_NOHUGEPAGE);
+    maps_.push_back(map);
+    places_.reserve(maps_.size() * kPlaces);
+    for (std::size_t i = kPlaces; i-- > 0;)
+      places_.push_back(static_cast<char*>(map) + i * SessionMemory::kBytes);
+  }
+  char* const place = places_.back();
+  places_.pop_back();
+  return place;
+}
+
+void H2Memory::give_back_place(char* place) {
+  madvise(place, SessionMemory::kBytes, MADV_DONTNEED);
+  places_.push_back(place);
+}
+
+SessionMemory::SessionMemory(H2Memory& memory) : memory_(memory), place_(memory.take_place()) {}
+
+SessionMemory::~SessionMemory() {
+  if (!is_aside()) memory_.in_use_ -= used_;
+  memory_.give_back_place(place_);
+}
+
+SessionMemory::Making::Making(SessionMemory& session) : memory_(session.memory_) {
+  memory_.making_ = &session;
+}
+
+SessionMemory::Making::~Making() { memory_.making_ = nullptr; }
+
+namespace {
+
+// So many words of zeros, then so many that are written out.
+struct Run {
+  std::uint16_t zeros;
+  std::uint16_t words;
+};
+
+using Word = std::uint64_t;
+
+}  // namespace
+
+void SessionMemory::put_aside() {
+  const auto* const words = reinterpret_cast<const Word*>(place_);
+  const std::size_t count = used_ / sizeof(Word);
+  // A run of words begins with one that is not 0, so it is never larger than what it stands for.
+  std::array<char, kBytes + 2 * sizeof(Run)> packed;
+  std::size_t size = 0;
+  for (std::size_t at = 0; at < count;) {
+    Run run{0, 0};
+    while (at < count && words[at] == 0) ++run.zeros, ++at;
+    const std::size_t begin = at;
+    while (at < count && words[at] != 0) ++at;
+    run.words = static_cast<std::uint16_t>(at - begin);
+    if (size + sizeof(Run) + run.words * sizeof(Word) > kBytes) return;  // hardly worth it
+    std::memcpy(packed.data() + size, &run, sizeof(Run));
+    std::memcpy(packed.data() + size + sizeof(Run), words + begin, run.words * sizeof(Word));
+    size += sizeof(Run) + run.words * sizeof(Word);
+  }
+  kept_ = std::make_unique_for_overwrite<char[]>(size);
+  std::memcpy(kept_.get(), packed.data(), size);
+  madvise(place_, kBytes, MADV_DONTNEED);
+  memory_.in_use_ -= used_;
+}
+
+void SessionMemory::bring_back() {
+  const char* from = kept_.get();
+  for (char* to = place_; to != place_ + used_;) {
+    Run run;
+    std::memcpy(&run, from, sizeof(Run));
+    to += run.zeros * sizeof(Word);
+    std::memcpy(to, from + sizeof(Run), run.words * sizeof(Word));
+    to += run.words * sizeof(Word);
+    from += sizeof(Run) + run.words * sizeof(Word);
+  }
+  kept_.reset();
+  memory_.in_use_ += used_;
 }
 
 }  // namespace outrider

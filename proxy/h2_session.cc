@@ -204,11 +204,12 @@ H2Session::H2Session(Wire& wire, const CodecSettings& settings, bool server,
     : wire_(wire),
       settings_(settings),
       memory_(H2Memory::of_this_thread()),
+      session_memory_(memory_),
       preface_left_(server ? NGHTTP2_CLIENT_MAGIC_LEN : 0),
       server_(server) {
   const auto make = server ? nghttp2_session_server_new3 : nghttp2_session_client_new3;
   {
-    const H2Memory::SharedFrame shared(memory_);
+    const SessionMemory::Making making(session_memory_);
     const int made =
         make(&session_, callbacks(server, on_header), this, options(), &memory_.for_nghttp2());
     OUTRIDER_ASSERT(made == 0);
@@ -217,6 +218,7 @@ H2Session::H2Session(Wire& wire, const CodecSettings& settings, bool server,
 }
 
 H2Session::~H2Session() {
+  wake();
   while (streams_ != nullptr) recycle(*streams_);
   nghttp2_session_del(session_);
 }
@@ -264,6 +266,7 @@ void H2Session::submit_response(H2Stream&, const ResponseHead&, bool, bool) {
 
 void H2Session::feed(std::string_view bytes) {
   if (dead_) return;
+  wake();
   feeding_ = true;
   open_stream_ = 0;
   scan(bytes);
@@ -288,21 +291,32 @@ void H2Session::on_broken() {
 void H2Session::pump() {
   dirty_ = false;
   if (dead_) return;
+  wake();
   serialise(limits::kHighWater);
   settle();
 }
 
 void H2Session::on_flushed() {
   if (dead_) return;
+  wake();
   if (wire_.out.size() < limits::kHighWater && nghttp2_session_want_write(session_)) {
     serialise(limits::kHighWater);
     if (!wire_.out.empty()) wire_.wake();
   }
   settle();
+  if (resting_) rest();
+}
+
+// Nobody has needed it for a while, and perhaps nobody will for longer.
+void H2Session::rest() {
+  if (dead_ || !idle() || open_count_ != 0 || dirty_ || session_memory_.is_aside()) return;
+  resting_ = true;
+  session_memory_.put_aside();
 }
 
 void H2Session::drain(bool final) {
   if (dead_ || final_) return;
+  wake();
   if (!final) {
     if (!server_ || std::exchange(noticed_, true)) return;
     nghttp2_submit_shutdown_notice(session_);
@@ -324,6 +338,7 @@ bool H2Session::in_head() const {
 
 void H2Session::expire_head() {
   if (dead_) return;
+  wake();
   fail(NGHTTP2_NO_ERROR, Reason::kClientTimeout, "a header block did not come in time");
   settle();
 }
@@ -342,6 +357,7 @@ H2Stream* H2Session::find(std::int32_t id) {
 }
 
 H2Stream* H2Session::new_stream(std::int32_t id) {
+  resting_ = false;
   auto* const stream = new H2Stream(*this, id);
   stream->next_ = streams_;
   if (streams_ != nullptr) streams_->prev_ = stream;

@@ -111,6 +111,7 @@ class H2Session : public Codec {
   bool in_head() const override;
   void expire_head() override;
   bool idle() const override;
+  void rest() override;
 
   virtual void submit_request(H2Stream& stream, const RequestHead& head, bool last);
   virtual void submit_response(H2Stream& stream, const ResponseHead& head, bool interim, bool last);
@@ -193,7 +194,8 @@ class H2Session : public Codec {
   Wire& wire_;
   const CodecSettings settings_;
   H2Memory& memory_;
-  nghttp2_session* session_ = nullptr;
+  SessionMemory session_memory_;
+  nghttp2_session* session_ = nullptr;  // not to be touched while put aside
   Block block_;
   H2Stream* streams_ = nullptr;
   std::uint32_t stream_count_ = 0;  // ours
@@ -221,6 +223,9 @@ class H2Session : public Codec {
   void on_stream_closed(std::int32_t id, std::uint32_t code);
 
   void begin();
+  void wake() {
+    if (session_memory_.is_aside()) session_memory_.bring_back();
+  }
   void scan(std::string_view bytes);
   void give(const char* from, const char* to);
   bool inspect(const Frame& frame, const char*& run, const char* at);  // false: not for nghttp2
@@ -262,6 +267,7 @@ class H2Session : public Codec {
   const bool server_;
   bool noticed_ = false;  // GOAWAY(2^31-1) is queued or sent
   bool final_ = false;    // the last GOAWAY is queued or sent
+  bool resting_ = false;  // until the next stream
   bool dirty_ = false;
   bool feeding_ = false;
   bool pumping_ = false;

@@ -422,6 +422,12 @@ void Stream::forward_body(std::string_view bytes, bool last) {
   if (lease_.stream->queued() > limits::kHighWater) hold_client(true);
 }
 
+// What the other kernel buffer did not take is with its codec, and has the bounds of any body.
+void Stream::on_passed(std::size_t bytes) {
+  x_.bytes_in += bytes;
+  on_body({}, false);
+}
+
 // While there is no lease everything is kept; after that only as much as a retry may cost.
 void Stream::keep_for_retry(std::string_view bytes) {
   const bool sending = lease_.stream != nullptr && !awaits_upgrade();
@@ -583,6 +589,7 @@ void Stream::upstream_head(bool last) {
   x_.response_started = true;
   response_ended_ = last;
   client_->send_response(x_.response, last);
+  if (!last && x_.request.version != Version::kHttp2) owner_.link(*lease_.connection);
   if (upgraded && (request_ended_ || !body_.empty())) send_kept_body();
   if (last) advance();
 }
@@ -598,6 +605,11 @@ void Stream::upstream_body(std::string_view bytes, bool last) {
     hold_upstream(true);
     watch_client();
   }
+}
+
+void Stream::upstream_passed(std::size_t bytes) {
+  x_.bytes_out += bytes;
+  upstream_body({}, false);
 }
 
 void Stream::upstream_trailers(Headers& trailers) {

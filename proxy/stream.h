@@ -52,6 +52,7 @@ class Stream final : public ListNode,
   RequestHead& head() override { return x_.request; }
   void on_head(bool last) override;
   void on_body(std::string_view bytes, bool last) override;
+  void on_passed(std::size_t bytes) override;
   void on_trailers(Headers& trailers) override;
   void on_bad(const BadRequest& bad) override;
   void on_reset(const Error& error, std::string_view detail) override;
@@ -66,6 +67,7 @@ class Stream final : public ListNode,
     void on_interim() override { stream_.upstream_interim(); }
     void on_head(bool last) override { stream_.upstream_head(last); }
     void on_body(std::string_view bytes, bool last) override { stream_.upstream_body(bytes, last); }
+    void on_passed(std::size_t bytes) override { stream_.upstream_passed(bytes); }
     void on_trailers(Headers& trailers) override { stream_.upstream_trailers(trailers); }
     void on_reset(const Error& error, std::string_view detail) override {
       stream_.upstream_reset(error, detail);
@@ -79,6 +81,7 @@ class Stream final : public ListNode,
   void upstream_interim();
   void upstream_head(bool last);
   void upstream_body(std::string_view bytes, bool last);
+  void upstream_passed(std::size_t bytes);
   void upstream_trailers(Headers& trailers);
   void upstream_reset(const Error& error, std::string_view detail);
   void upstream_sent();

@@ -17,6 +17,9 @@ class TcpCodec : public Codec, protected CodecStream {
   void feed(std::string_view bytes) final {
     if (begun(true) && !in_ended_) sink()->on_body(bytes, false);
   }
+  std::uint64_t passable() const final { return sink() != nullptr && !in_ended_ ? UINT64_MAX : 0; }
+  void passed(std::size_t bytes) final { sink()->on_passed(bytes); }
+  bool takes_raw() const final { return sink() != nullptr && !out_ended_; }
   void on_eof() final {
     if (!begun(true)) {
       if (!closed_) close(Wire::Close::kFlush);

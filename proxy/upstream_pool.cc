@@ -347,6 +347,7 @@ void UpstreamPool::ask_for_idle() {
 
 void UpstreamPool::give_back(const Lease& lease) {
   --lease.connection->leases;
+  lease.connection->wire_.unlink();
   lease.connection->place();
   if (waiter_count_ != 0) serve_waiters();
 }

@@ -51,6 +51,10 @@ class UpstreamConnection final : public ListNode, private Connection::Events, pr
   void close(Wire::Close how);
   bool http2() const;
   Codec& codec() { return *codec_; }
+  // Large bodies of the lease may go to or from that connection within the kernel.
+  void link(Connection& client, Codec& codec) {
+    if (!http2()) Connection::link(wire_, *codec_, client, codec);
+  }
   std::uint32_t leases = 0;
   std::uint64_t served = 0;
   const std::uint64_t number;  // in the pool, by age

@@ -5,20 +5,21 @@
 #include <time.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "filters/local_reply.h"
 #include "proxy/downstream.h"
+#include "proxy/h2_memory.h"
 #include "proxy/listener.h"
 #include "proxy/stream.h"
 
 namespace outrider {
 
 namespace {
-constexpr Millis kTrimEvery{1000};
-constexpr std::size_t kKeptSlabs = 16;   // 256 KiB
-constexpr std::size_t kKeptBlocks = 64;  // 256 KiB
-constexpr std::size_t kKeptStreams = 64;
-constexpr std::size_t kManyConnections = 500;
+constexpr Millis kTrimEvery{400};
+constexpr std::size_t kWorthTrimming = 128 * 1024;
+constexpr std::size_t kWorthAStall = 16 * 1024 * 1024;
+constexpr std::size_t kConnectionBytes = 1024;  // at least
 }  // namespace
 
 bool ClientCounts::enter(const std::array<std::uint8_t, 16>& ip, std::uint64_t limit) {
@@ -174,20 +175,22 @@ void Worker::give_back_stream_memory(void* memory) { stream_blocks_.put(memory);
 
 void Worker::turn_ended() {
   if (access_log_ != nullptr) access_log_->hand_over();
+  active_ = true;
   if (!trim_timer_.armed()) trim_timer_.start(kTrimEvery);
 }
 
-// What a peak took is given back when a second has passed; steady traffic keeps what it uses.
+// What a peak took is given back when nobody has needed it for a while, by us to the heap, and by
+// the heap to the system. The latter takes its time, so a busy worker waits until it is worth more.
 void Worker::trim() {
-  flusher_.slabs.trim(kKeptSlabs);
-  blocks_.trim(kKeptBlocks);
-  stream_blocks_.trim(kKeptStreams);
-  std::size_t open = open_connections(true, true);
-  most_connections_ = std::max(most_connections_, open);
-  if (most_connections_ > kManyConnections && open < most_connections_ / 2) {
-    malloc_trim(0);
-    most_connections_ = open;
-  }
+  const bool quiet = !std::exchange(active_, false);
+  if (!quiet) trim_timer_.start(kTrimEvery);  // for what is needed no more
+  trimmed_ += flusher_.slabs.trim() + blocks_.trim() + stream_blocks_.trim() +
+              H2Memory::of_this_thread().trim();
+  if (clients_ < clients_then_) trimmed_ += (clients_then_ - clients_) * kConnectionBytes;
+  clients_then_ = clients_;
+  if (trimmed_ < (quiet ? kWorthTrimming : kWorthAStall)) return;
+  trimmed_ = 0;
+  malloc_trim(0);
 }
 
 }  // namespace outrider

@@ -113,6 +113,7 @@ class Worker {
   void* stream_memory();
   void give_back_stream_memory(void* memory);
   std::size_t open_streams_ = 0;
+  std::size_t clients_ = 0;
   std::size_t cut_streams_ = 0;
   bool draining = false;
 
@@ -134,7 +135,9 @@ class Worker {
   std::vector<std::unique_ptr<ServiceRuntime>> services_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   Timer trim_timer_;
-  std::size_t most_connections_ = 0;  // since memory was last given back
+  std::size_t clients_then_ = 0;  // at the last trim()
+  std::size_t trimmed_ = 0;       // bytes that the heap has had and may still hold
+  bool active_ = false;           // since the last trim()
   std::thread thread_;
 };
 

@@ -20,13 +20,13 @@ class BlockPool {
   explicit BlockPool(std::size_t block_bytes = kBlockBytes) : block_bytes_(block_bytes) {}
   BlockPool(const BlockPool&) = delete;
   BlockPool& operator=(const BlockPool&) = delete;
-  ~BlockPool() { trim(0); }
+  ~BlockPool() { clear(); }
 
   void* get() {
     if (free_ == nullptr) return ::operator new(block_bytes_);
     Link* block = free_;
     free_ = block->next;
-    --count_;
+    if (--count_ < least_) least_ = count_;
     return block;
   }
   void put(void* block) {
@@ -34,9 +34,15 @@ class BlockPool {
     free_ = link;
     ++count_;
   }
-  // Gives all but `keep` blocks back to the system; called when the worker idles.
-  void trim(std::size_t keep) {
-    while (count_ > keep) ::operator delete(get());
+  // Gives back what nobody needed since the last call; how many bytes. Steady traffic keeps all.
+  std::size_t trim() {
+    const std::size_t surplus = least_;
+    for (std::size_t i = 0; i < surplus; ++i) ::operator delete(get());
+    least_ = count_;
+    return surplus * block_bytes_;
+  }
+  void clear() {
+    while (count_ != 0) ::operator delete(get());
   }
   std::size_t block_bytes() const { return block_bytes_; }
   std::size_t free_blocks() const { return count_; }
@@ -48,6 +54,7 @@ class BlockPool {
   const std::size_t block_bytes_;
   Link* free_ = nullptr;
   std::size_t count_ = 0;
+  std::size_t least_ = 0;  // free blocks at the busiest moment since the last trim()
 };
 
 class Arena {

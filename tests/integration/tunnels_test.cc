@@ -25,6 +25,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::uint64_t kBulk = 4 * 1024 * 1024;
+constexpr std::uint64_t kFlood = 32 * 1024 * 1024;  // more than kernels buffer
 
 // One end of a tunnel, whatever carries it.
 class Tunnel {
@@ -89,11 +90,11 @@ class StreamTunnel final : public Tunnel {
   Stream& stream_;
 };
 
-void write_bulk(Tunnel& tunnel, std::uint64_t seed) {
+void write_bulk(Tunnel& tunnel, std::uint64_t seed, std::uint64_t size = kBulk) {
   Pattern pattern(seed);
   std::string bytes(50'000, '\0');
-  while (pattern.position() < kBulk) {
-    bytes.resize(std::min<std::uint64_t>(bytes.size(), kBulk - pattern.position()));
+  while (pattern.position() < size) {
+    bytes.resize(std::min<std::uint64_t>(bytes.size(), size - pattern.position()));
     pattern.next(bytes.data(), bytes.size());
     tunnel.send(bytes);
   }
@@ -150,6 +151,9 @@ void act(Tunnel& tunnel, const std::string& path, Reports& reports) {
     writer.get();
     tunnel.finish();
     reports.add(right ? "right" : "wrong");
+  } else if (deed == "flood") {
+    write_bulk(tunnel, 2, kFlood);
+    tunnel.finish();
   } else if (deed == "cut") {
     tunnel.send("half a mess");
     tunnel.read_exactly(3);
@@ -705,6 +709,18 @@ TEST_F(Tcp, CarriesManyBytesBothWays) {
   EXPECT_TRUE(read_bulk(tunnel, 2));
   writer.get();
   EXPECT_EQ(reports_.next(), "right");
+}
+
+TEST_F(Tcp, CountsAndKeepsInOrderWhatASlowReaderLetsWait) {
+  deed_ = "flood";
+  RawClient raw = proxy_.raw("db");
+  Pattern pattern(2);
+  std::vector<char> bytes(1024 * 1024);
+  while (const std::size_t size = raw.socket().receive(bytes.data(), bytes.size()))
+    ASSERT_TRUE(pattern.matches(bytes.data(), size));
+  EXPECT_EQ(pattern.position(), kFlood);
+  raw.shutdown_write();
+  EXPECT_EQ(proxy_.log(1).at(0).at("bytes_out"), std::to_string(kFlood));
 }
 
 // What the client says before there is a connection to the server is said once.

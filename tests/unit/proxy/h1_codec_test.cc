@@ -197,6 +197,66 @@ TEST(H1Answer, AnAnswerCutShortIsReset) {
   EXPECT_EQ(before.wire.sent, "");
 }
 
+// ---- bodies that go from socket to socket
+
+TEST(H1Passage, LetsOnlyWhatIsBodyAndNothingElsePast) {
+  Upstream upstream;
+  EXPECT_EQ(upstream.codec->passable(), 0U);
+  upstream.feed(ok("Content-Length: 10\r\n", "abc"));
+  EXPECT_EQ(upstream.codec->passable(), 7U);
+  upstream.codec->passed(4);
+  EXPECT_EQ(upstream.codec->passable(), 3U);
+  EXPECT_FALSE(upstream.owner.whole);
+  upstream.codec->passed(3);
+  EXPECT_TRUE(upstream.owner.whole);
+  EXPECT_EQ(upstream.owner.body, "abc");
+  EXPECT_EQ(upstream.codec->passable(), 0U);
+  EXPECT_TRUE(upstream.codec->reusable());
+
+  Upstream in_chunks;
+  in_chunks.feed(ok("Transfer-Encoding: chunked\r\n", "9\r\nabc"));
+  EXPECT_EQ(in_chunks.codec->passable(), 0U);
+
+  Upstream open_ended;
+  open_ended.feed(ok("", "abc"));
+  EXPECT_EQ(open_ended.codec->passable(), UINT64_MAX);
+  open_ended.codec->passed(1000);
+  open_ended.codec->on_eof();
+  EXPECT_TRUE(open_ended.owner.whole);
+
+  Exchanges upload;
+  upload.clients.on_whole = [](RequestOwner& owner) { respond(owner, 200, {}, {}); };
+  upload.feed(post("Content-Length: 5\r\n", "ab"));
+  EXPECT_EQ(upload.codec->passable(), 3U);
+  upload.codec->passed(3);
+  EXPECT_TRUE(upload.last().whole);
+  upload.feed(kNext);
+  EXPECT_EQ(upload.count(), 2U);
+}
+
+TEST(H1Passage, CountsWhatWasSentPastIt) {
+  const auto answer = [](std::optional<std::uint64_t> length, std::size_t past) {
+    Exchanges exchanges;
+    exchanges.clients.on_whole = [&](RequestOwner& owner) {
+      owner.answered = true;
+      ResponseHead head(owner.arena);
+      head.content_length = length;
+      EXPECT_FALSE(exchanges.codec->takes_raw());
+      owner.stream.send_response(head, false);
+      EXPECT_EQ(exchanges.codec->takes_raw(), length.has_value());
+      exchanges.codec->sent_past(past);
+      owner.stream.send_body("end", true);
+      EXPECT_FALSE(exchanges.codec->takes_raw());
+    };
+    exchanges.feed(get(""));
+    return exchanges.wire.closed;
+  };
+  EXPECT_EQ(answer(10, 7), std::nullopt);
+  EXPECT_EQ(answer(10, 6), Wire::Close::kReset);
+  EXPECT_EQ(answer(10, 8), Wire::Close::kReset);
+  EXPECT_EQ(answer({}, 0), std::nullopt);
+}
+
 // ---- the connection of a client
 
 TEST(H1Server, PipelinedRequestsAreAnsweredInOrder) {

@@ -510,7 +510,7 @@ TEST(H2Client, HeadOfAResetRequestIsNeverRead) {
     Response& next = client.send("GET", "/next");
     std::exchange(response.stream, nullptr)->reset(ResetCode::kCancel);
     doomed.reset();
-    blocks().trim(0);
+    blocks().clear();
     const std::vector<Frame> frames = client.turn();
     ASSERT_EQ(frames.size(), 1U) << "not even a RST_STREAM";
     EXPECT_EQ(value_of(client.reader.decode(frames[0].payload), ":path"), "/next");

@@ -245,6 +245,76 @@ TEST(H2Codec, AnythingAtAnyTime) {
   }
 }
 
+// --- Rest
+
+// As a connection does it: `rounds` of calls whose fields go through both HPACK tables.
+void call_and_rest(Pair& pair, int rounds) {
+  answering(pair.server, 200, "done");
+  for (int round = 0; round < rounds; ++round) {
+    std::vector<Response*> responses;
+    for (int call = 0; call < 3; ++call)
+      responses.push_back(&pair.client.send("GET", "/", true, {{"x-kept", text_of(200, 7)}}));
+    pair.run();
+    for (const Response* response : responses) EXPECT_EQ(response->body, "done") << round;
+    pair.server.codec->rest();
+  }
+}
+
+TEST(H2Rest, ASessionGoesOnAsIfItHadNotRested) {
+  const H2Memory& memory = H2Memory::of_this_thread();
+  Pair pair;
+  call_and_rest(pair, 1);
+  const std::size_t resting = memory.in_use();
+  call_and_rest(pair, 20);
+  EXPECT_EQ(memory.in_use(), resting);
+  pair.server.codec->pump();
+  EXPECT_GT(memory.in_use(), resting + 4096);
+  pair.server.codec->drain(true);
+  pair.run();
+  EXPECT_TRUE(pair.server.wire.closed);
+}
+
+TEST(H2Rest, APingIsAnsweredAndDoesNotEndIt) {
+  const H2Memory& memory = H2Memory::of_this_thread();
+  Pair pair;
+  call_and_rest(pair, 1);
+  const std::size_t resting = memory.in_use();
+  using namespace std::string_view_literals;
+  for (int i = 0; i < 3; ++i) {
+    pair.server.feed("\0\0\x08\x06\0\0\0\0\0pingpong"sv);
+    EXPECT_GT(memory.in_use(), resting + 4096);
+    EXPECT_EQ(pair.server.wire.turn(*pair.server.codec, SIZE_MAX),
+              "\0\0\x08\x06\1\0\0\0\0pingpong"sv);
+    EXPECT_EQ(memory.in_use(), resting);
+  }
+  call_and_rest(pair, 2);
+}
+
+TEST(H2Rest, OnlyWhatIsIdleRests) {
+  const H2Memory& memory = H2Memory::of_this_thread();
+  Pair pair;
+  pair.client.send("POST", "/", false);
+  pair.run();
+  const std::size_t busy = memory.in_use();
+  pair.server.codec->rest();
+  EXPECT_EQ(memory.in_use(), busy);
+}
+
+TEST(H2Rest, WhateverEndsAConnectionEndsOneThatRests) {
+  const H2Memory& memory = H2Memory::of_this_thread();
+  const std::size_t before = memory.in_use();
+  for (const auto end : std::initializer_list<void (*)(Codec&)>{
+           [](Codec& codec) { codec.on_eof(); }, [](Codec& codec) { codec.on_broken(); },
+           [](Codec& codec) { codec.drain(false); }, [](Codec& codec) { codec.expire_head(); },
+           [](Codec& codec) { codec.feed("what is this, no frame at all"); }, [](Codec&) {}}) {
+    Pair pair;
+    call_and_rest(pair, 1);
+    end(*pair.server.codec);
+    pair.run();
+  }
+  EXPECT_EQ(memory.in_use(), before);
+}
+
 // --- Memory
 
 TEST(H2Memory, ASessionAtRestIsSmall) {
@@ -282,7 +352,7 @@ TEST(H2Memory, BlocksHoldWhatWasAskedFor) {
   std::vector<std::pair<char*, std::size_t>> held;
   for (std::size_t size = 1; size < 20'000; size += 1 + size / 7) {
     auto* const block = static_cast<char*>(memory.get(size));
-    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % 16, 0U);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % 8, 0U);
     std::memset(block, static_cast<int>(size), size);
     held.emplace_back(block, size);
   }

@@ -652,7 +652,7 @@ TEST(H2Server, HeadOfAResetStreamIsNeverRead) {
     else
       std::exchange(request.stream, nullptr)->reset(ResetCode::kInternal);
     server.requests.pop_front();
-    blocks().trim(0);
+    blocks().clear();
     for (const Frame& frame : server.turn()) EXPECT_NE(frame.type, NGHTTP2_HEADERS);
     server.nth(0).answer(200, "alive");
     EXPECT_EQ(server.turn().back().payload, "alive");
@@ -674,7 +674,7 @@ TEST(H2Server, TrailersOfAResetStreamAreNeverRead) {
       window_update(1, 100));  // DATA and trailers are ready to go, and the reset comes first
   std::exchange(request.stream, nullptr)->reset(ResetCode::kCancel);
   server.requests.clear();
-  blocks().trim(0);
+  blocks().clear();
   const std::vector<Frame> frames = server.turn();
   ASSERT_EQ(frames.size(), 1U);
   EXPECT_EQ(frames[0].type, NGHTTP2_RST_STREAM);
