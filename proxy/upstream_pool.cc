@@ -250,6 +250,8 @@ bool UpstreamPool::queue(LeaseWaiter& waiter) {
   waiter.oldest = 0;  // who has to wait takes what there is
   waiter.waits_until_ms =
       flusher_.loop.now_ms() + static_cast<std::uint64_t>(limits.pending_time.value.count());
+  first_ends_ms_ =
+      pending_ == 0 ? waiter.waits_until_ms : std::min(first_ends_ms_, waiter.waits_until_ms);
   ++pending_;
   ask_for_idle();
   return true;
@@ -292,6 +294,7 @@ void UpstreamPool::connect_for_waiters() {
 
 // Those that no connection is on its way for.
 void UpstreamPool::queue_waiters() {
+  if (pending_ == waiter_count_) return;
   std::size_t covered = expected_streams();
   for (ListNode* node = waiters_.next; node != &waiters_;) {
     auto& waiter = static_cast<Hook<LeaseWaiter>&>(*node).owner;
@@ -321,10 +324,19 @@ void UpstreamPool::connect_failed(const Error& error, std::string_view words) {
 }
 
 void UpstreamPool::on_pending_tick() {
+  if (flusher_.loop.now_ms() >= first_ends_ms_) end_waiting();
+  serve_waiters();
+  if (pending_ != 0) ask_for_idle();
+}
+
+// Those that have waited for too long.
+void UpstreamPool::end_waiting() {
   const std::uint64_t now = flusher_.loop.now_ms();
+  first_ends_ms_ = UINT64_MAX;
   for (ListNode* node = waiters_.next; node != &waiters_;) {
     auto& waiter = static_cast<Hook<LeaseWaiter>&>(*node).owner;
     if (!waiter.counted || waiter.waits_until_ms > now) {
+      if (waiter.counted) first_ends_ms_ = std::min(first_ends_ms_, waiter.waits_until_ms);
       node = node->next;
       continue;
     }
@@ -332,10 +344,9 @@ void UpstreamPool::on_pending_tick() {
     metrics_.limit_refused(service_.label(), RefusedLimit::kPending);
     waiter.on_lease_failed({Reason::kLimitPending, Origin::kProxy, true},
                            "waited longer than limits.pending_time");
-    node = waiters_.next;
+    node = waiters_.next;  // the call may have changed the list
+    first_ends_ms_ = UINT64_MAX;
   }
-  serve_waiters();
-  if (pending_ != 0) ask_for_idle();
 }
 
 // The limit is the process's, the pools are the workers': what idles in one gives way to who waits

@@ -126,6 +126,7 @@ class UpstreamPool {
   void connect_failed(const Error& error, std::string_view words);
   void gone(UpstreamConnection& connection);
   void on_pending_tick();
+  void end_waiting();
   void ask_for_idle();
 
   Flusher& flusher_;
@@ -143,8 +144,9 @@ class UpstreamPool {
   std::size_t barren_count_ = 0;
   std::size_t count_ = 0;
   std::uint64_t opened_ = 0;
-  std::uint64_t fresh_from_ = 0;  // number of the first connection opened after one was lost
-  std::size_t pending_ = 0;       // waiters counted in the service's `pending`
+  std::uint64_t fresh_from_ = 0;     // number of the first connection opened after one was lost
+  std::size_t pending_ = 0;          // waiters counted in the service's `pending`
+  std::uint64_t first_ends_ms_ = 0;  // the time that no waiter's ends before
   Timer pending_tick_;
 };
 
