@@ -81,6 +81,7 @@ inline constexpr std::size_t kLowWater = 16 * 1024;
 inline constexpr std::size_t kReadBuffer =
     256 * 1024;  // one a worker; 64 KiB costs 18 writes a MiB instead of 5
 inline constexpr std::size_t kSlabBytes = 16 * 1024;
+inline constexpr std::size_t kSmallSlabBytes = 512;  // the body of most calls
 
 // Configuration.
 inline constexpr std::size_t kConfigBytes = 16 * 1024 * 1024;

@@ -126,7 +126,7 @@ inline void CodecStream::send_response(const ResponseHead&, bool) {
 // What a codec needs of its connection. Implemented by Connection (transport.h) and by tests.
 class Wire {
  public:
-  explicit Wire(BlockPool& slabs) : out(slabs) {}
+  explicit Wire(Slabs& slabs) : out(slabs) {}
   Wire(const Wire&) = delete;
   Wire& operator=(const Wire&) = delete;
 

@@ -34,12 +34,12 @@ class Pipe {
 // What connections of one worker share.
 class Flusher {
  public:
-  explicit Flusher(EventLoop& event_loop) : loop(event_loop), slabs(limits::kSlabBytes) {
+  explicit Flusher(EventLoop& event_loop) : loop(event_loop) {
     loop.on_turn_end([](void* self) { return static_cast<Flusher*>(self)->flush(); }, this);
   }
   ~Flusher() { loop.on_turn_end(nullptr, nullptr); }
   EventLoop& loop;
-  BlockPool slabs;
+  Slabs slabs;
   ListNode dirty;  // of Hook<Connection>
   // Called once at the end of every turn that flushed something or set `after_due`.
   void (*after)(void*) = nullptr;

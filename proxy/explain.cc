@@ -232,7 +232,8 @@ void Explanation::decide(const std::string& bytes) {
 
 void Explanation::read(const std::string& bytes) {
   const config::ListenerLimits& limits = listener_.config->limits;
-  NoWire wire(blocks_);
+  Slabs slabs;
+  NoWire wire(slabs);
   Receiver receiver(x_);
   x_.request.scheme = x_.client.scheme();
   const auto codec = make_h1_server(wire, receiver,

@@ -1,6 +1,6 @@
-// Bytes on their way out of one connection: a chain of slabs from the worker's free list, given
-// back as they are written. An idle connection holds no slab. Appending copies; the socket takes
-// from the front.
+// Bytes on their way out of one connection: a chain of slabs from the worker's free lists, given
+// back as they are written. An idle connection holds no slab, and the body of a small call a small
+// one. Appending copies; the socket takes from the front.
 #pragma once
 
 #include <sys/uio.h>
@@ -14,10 +14,14 @@
 
 namespace outrider {
 
+struct Slabs {
+  BlockPool small{limits::kSmallSlabBytes};
+  BlockPool large{limits::kSlabBytes};
+};
+
 class OutBuffer {
  public:
-  // `slabs` has blocks of limits::kSlabBytes.
-  explicit OutBuffer(BlockPool& slabs) : slabs_(&slabs) {}
+  explicit OutBuffer(Slabs& slabs) : slabs_(&slabs) {}
   OutBuffer(const OutBuffer&) = delete;
   OutBuffer& operator=(const OutBuffer&) = delete;
   OutBuffer(OutBuffer&& other) noexcept { swap(other); }
@@ -34,7 +38,7 @@ class OutBuffer {
     while (!bytes.empty()) {
       const std::size_t room = room_at_end();
       if (room == 0) {
-        add_slab();
+        add_slab(bytes.size());
         continue;
       }
       const std::size_t part = bytes.size() < room ? bytes.size() : room;
@@ -47,7 +51,7 @@ class OutBuffer {
   // `bytes` in one piece to be written by the caller; then commit() what was used. bytes <=
   // kMaxReserve.
   char* reserve(std::size_t bytes) {
-    if (room_at_end() < bytes) add_slab();
+    if (room_at_end() < bytes) add_slab(bytes);
     return data(last_) + last_->end;
   }
   void commit(std::size_t bytes) {
@@ -81,7 +85,7 @@ class OutBuffer {
       Slab* gone = first_;
       first_ = gone->next;
       if (first_ == nullptr) last_ = nullptr;
-      slabs_->put(gone);
+      (gone->room == kSmall ? slabs_->small : slabs_->large).put(gone);
       if (bytes == 0 && size_ != 0) return;
     }
   }
@@ -92,13 +96,14 @@ class OutBuffer {
     std::swap(last_, other.last_);
     std::swap(size_, other.size_);
   }
-  BlockPool& slabs() const { return *slabs_; }
+  Slabs& slabs() const { return *slabs_; }
 
  private:
   struct Slab {
     Slab* next;
     std::uint32_t begin;
     std::uint32_t end;
+    std::uint32_t room;
   };
   static char* data(Slab* slab) { return reinterpret_cast<char*>(slab + 1); }
 
@@ -106,14 +111,18 @@ class OutBuffer {
   static constexpr std::size_t kMaxReserve = limits::kSlabBytes - sizeof(Slab);
 
  private:
-  std::size_t room_at_end() const { return last_ == nullptr ? 0 : kMaxReserve - last_->end; }
-  void add_slab() {
-    Slab* slab = ::new (slabs_->get()) Slab{nullptr, 0, 0};
+  static constexpr std::size_t kSmall = limits::kSmallSlabBytes - sizeof(Slab);
+
+  std::size_t room_at_end() const { return last_ == nullptr ? 0 : last_->room - last_->end; }
+  void add_slab(std::size_t wanted) {
+    const bool small = first_ == nullptr && wanted <= kSmall;
+    Slab* slab = ::new ((small ? slabs_->small : slabs_->large).get())
+        Slab{nullptr, 0, 0, static_cast<std::uint32_t>(small ? kSmall : kMaxReserve)};
     (last_ == nullptr ? first_ : last_->next) = slab;
     last_ = slab;
   }
 
-  BlockPool* slabs_ = nullptr;
+  Slabs* slabs_ = nullptr;
   Slab* first_ = nullptr;
   Slab* last_ = nullptr;
   std::size_t size_ = 0;

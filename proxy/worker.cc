@@ -184,8 +184,8 @@ void Worker::turn_ended() {
 void Worker::trim() {
   const bool quiet = !std::exchange(active_, false);
   if (!quiet) trim_timer_.start(kTrimEvery);  // for what is needed no more
-  trimmed_ += flusher_.slabs.trim() + blocks_.trim() + stream_blocks_.trim() +
-              H2Memory::of_this_thread().trim();
+  trimmed_ += flusher_.slabs.small.trim() + flusher_.slabs.large.trim() + blocks_.trim() +
+              stream_blocks_.trim() + H2Memory::of_this_thread().trim();
   if (clients_ < clients_then_) trimmed_ += (clients_then_ - clients_) * kConnectionBytes;
   clients_then_ = clients_;
   if (trimmed_ < (quiet ? kWorthTrimming : kWorthAStall)) return;

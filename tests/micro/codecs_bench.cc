@@ -14,7 +14,7 @@ namespace outrider {
 namespace {
 
 struct Slabs {
-  BlockPool pool{limits::kSlabBytes};
+  Slabs pool;
 };
 
 // Everything written is taken at once.

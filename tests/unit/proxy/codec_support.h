@@ -15,7 +15,7 @@
 namespace outrider::test {
 
 struct SlabHolder {
-  BlockPool slab_pool{limits::kSlabBytes};
+  Slabs slab_pool;
 };
 
 class FakeWire final : private SlabHolder, public Wire {

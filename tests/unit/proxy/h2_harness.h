@@ -20,8 +20,8 @@ namespace outrider::h2test {
 
 using Fields = std::vector<std::pair<std::string, std::string>>;
 
-inline BlockPool& slabs() {
-  static BlockPool pool(limits::kSlabBytes);
+inline Slabs& slabs() {
+  static Slabs pool;
   return pool;
 }
 inline BlockPool& blocks() {
