@@ -150,6 +150,7 @@ void H2Session::tell_sent(H2Stream& stream) {
 void H2Session::begin_fields() { memory_.fields.clear(); }
 
 void H2Session::add(std::string_view name, std::string_view value, std::uint8_t flags) {
+  if (value.empty()) value = "";  // nghttp2 compares no bytes as well, and not at a null pointer
   memory_.fields.push_back({octets(name.data()), octets(value.data()), name.size(), value.size(),
                             static_cast<std::uint8_t>(flags | NGHTTP2_NV_FLAG_NO_COPY_NAME |
                                                       NGHTTP2_NV_FLAG_NO_COPY_VALUE)});

@@ -28,13 +28,29 @@ install_packages() {
     { tail -n 20 <<<"$output" >&2; say "apt-get could not install: ${missing[*]}"; return 1; }
 }
 
-debian_mirror() {
-  apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' 'Component: main' 'Created-By: Packages' |
-    head -n 1
+# Where this system has Debian from: `URL codename` of each archive, the security archive among them.
+debian_archives() {
+  apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Origin: Debian' 'Component: main' 'Created-By: Packages' "$@"
 }
+debian_mirror() { debian_archives 'Label: Debian' | head -n 1 | cut -d ' ' -f 1; }
 
-# unpack_debian13 FOLDER PACKAGE... : by apt with lists, sources and a cache of its own, from the mirror that this system
-# uses; signed like every other package. Nothing of it touches the system. FOLDER must not exist yet.
+# own_apt FOLDER LINE... : makes `apt` an apt-get with lists, sources and a cache of its own in FOLDER, and fetches the
+# lists; signed like those of the system, which it does not touch.
+own_apt() {
+  local own=$1
+  shift
+  rm -rf "$own"
+  mkdir -p "$own/lists/partial" "$own/cache/archives/partial" "$own/parts"
+  printf '%s\n' "$@" >"$own/sources.list"
+  apt=(apt-get -qq -o "Dir::Etc::SourceList=$own/sources.list" -o "Dir::Etc::SourceParts=$own/parts"
+    -o "Dir::State::Lists=$own/lists" -o "Dir::Cache=$own/cache" -o APT::Sandbox::User=
+    -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
+    -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false)
+  "${apt[@]}" update
+}
+signed_by=signed-by=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# unpack_debian13 FOLDER PACKAGE... : from the mirror that this system uses. FOLDER must not exist yet.
 unpack_debian13() {
   local folder=$1 own=$1.apt mirror deb
   shift
@@ -42,14 +58,7 @@ unpack_debian13() {
   if [ -z "$mirror" ]; then apt_update; mirror=$(debian_mirror); fi
   [ -n "$mirror" ] || { say "apt knows no Debian mirror"; return 1; }
   say "unpacking $* from Debian 13 into ${folder#"$PWD/"}"
-  rm -rf "$own"
-  mkdir -p "$own/lists/partial" "$own/cache/archives/partial" "$own/parts"
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$own/sources.list"
-  local apt=(apt-get -qq -o "Dir::Etc::SourceList=$own/sources.list" -o "Dir::Etc::SourceParts=$own/parts"
-    -o "Dir::State::Lists=$own/lists" -o "Dir::Cache=$own/cache" -o APT::Sandbox::User=
-    -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
-    -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false)
-  "${apt[@]}" update || { say "the lists of Debian 13 could not be fetched"; return 1; }
+  own_apt "$own" "deb [$signed_by] $mirror trixie main" || { say "the lists of Debian 13 could not be fetched"; return 1; }
   (cd "$own" && "${apt[@]}" download "$@") || { say "could not be fetched: $*"; return 1; }
   mkdir -p "$folder"
   for deb in "$own"/*.deb; do dpkg-deb -x "$deb" "$folder" || return 1; done

@@ -28,13 +28,27 @@ function(outrider_dependency name)
 endfunction()
 
 outrider_dependency(uv HEADER uv.h LIBRARIES libuv_a.a uv LINKS Threads::Threads ${CMAKE_DL_LIBS})
-outrider_dependency(nghttp2 HEADER nghttp2/nghttp2.h LIBRARIES libnghttp2.a nghttp2)
 outrider_dependency(yaml_cpp HEADER yaml-cpp/yaml.h LIBRARIES libyaml-cpp.a yaml-cpp)
 outrider_dependency(re2 HEADER re2/re2.h LIBRARIES libre2.a re2 LINKS Threads::Threads)
 outrider_dependency(json HEADER nlohmann/json.hpp)
 outrider_dependency(cli11 HEADER CLI/CLI.hpp)
 outrider_dependency(llhttp HEADER llhttp.h LIBRARIES libllhttp.a llhttp HINTS ${OUTRIDER_DEPS}/llhttp/usr)
 
+# nghttp2 is compiled along, as our own code is, where scripts/setup has put its sources. The version file changes with them.
+file(GLOB OUTRIDER_NGHTTP2_SOURCES ${OUTRIDER_DEPS}/nghttp2/lib/*.c)
+if(EXISTS ${OUTRIDER_DEPS}/nghttp2/version)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${OUTRIDER_DEPS}/nghttp2/version)
+endif()
+if(OUTRIDER_NGHTTP2_SOURCES)
+  add_library(outrider_dep_nghttp2 STATIC ${OUTRIDER_NGHTTP2_SOURCES})
+  add_library(outrider::nghttp2 ALIAS outrider_dep_nghttp2)
+  target_include_directories(outrider_dep_nghttp2 SYSTEM PUBLIC ${OUTRIDER_DEPS}/nghttp2/lib/includes)
+  target_compile_definitions(
+    outrider_dep_nghttp2 PRIVATE BUILDING_NGHTTP2 HAVE_ARPA_INET_H HAVE_CLOCK_GETTIME HAVE_NETINET_IN_H HAVE_TIME_H)
+  target_link_libraries(outrider_dep_nghttp2 PRIVATE outrider_machine_code)
+else()
+  outrider_dependency(nghttp2 HEADER nghttp2/nghttp2.h LIBRARIES libnghttp2.a nghttp2)
+endif()
 
 file(STRINGS ${OUTRIDER_LLHTTP_INCLUDE}/llhttp.h llhttp_major REGEX "define LLHTTP_VERSION_MAJOR")
 if(NOT llhttp_major MATCHES " 9$")

@@ -1,4 +1,5 @@
-# outrider_flags: every compiler and linker flag of our own code, in one interface target.
+# Every compiler and linker flag, in two interface targets: outrider_machine_code for all that is compiled here, which says
+# how code is made, and outrider_flags for our own code, which adds the language and the warnings.
 # Release is what is installed: -O2, link-time optimisation, hardened. Debug (dev, asan, tsan, fuzz) is -O1, which
 # keeps stack traces true and _FORTIFY_SOURCE possible.
 set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
@@ -6,21 +7,15 @@ set(CMAKE_C_FLAGS_DEBUG "-O1 -g")
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1")
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g1")
 
+add_library(outrider_machine_code INTERFACE)
+target_compile_options(outrider_machine_code INTERFACE -fPIE -fstack-protector-strong -fno-plt -Wa,--noexecstack)
+target_link_options(outrider_machine_code INTERFACE -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed)
+
 add_library(outrider_flags INTERFACE)
+target_link_libraries(outrider_flags INTERFACE outrider_machine_code)
 target_include_directories(outrider_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
-target_compile_options(
-  outrider_flags
-  INTERFACE -Wall
-            -Wextra
-            -Wpedantic
-            -Werror
-            -fPIE
-            -fno-rtti
-            -fstack-protector-strong
-            -fno-plt
-            -Wa,--noexecstack)
+target_compile_options(outrider_flags INTERFACE -Wall -Wextra -Wpedantic -Werror -fno-rtti)
 target_compile_definitions(outrider_flags INTERFACE _GLIBCXX_ASSERTIONS)
-target_link_options(outrider_flags INTERFACE -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed)
 
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(outrider_flags INTERFACE -Wno-unknown-warning-option)
@@ -35,16 +30,16 @@ if(OUTRIDER_SANITIZE)
   if(OUTRIDER_FUZZ)
     list(APPEND sanitize -fsanitize=fuzzer-no-link)
   endif()
-  target_compile_options(outrider_flags INTERFACE ${sanitize} -fno-omit-frame-pointer)
-  target_link_options(outrider_flags INTERFACE ${sanitize})
+  target_compile_options(outrider_machine_code INTERFACE ${sanitize} -fno-omit-frame-pointer)
+  target_link_options(outrider_machine_code INTERFACE ${sanitize})
 elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
-  target_compile_options(outrider_flags INTERFACE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
+  target_compile_options(outrider_machine_code INTERFACE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
 endif()
 
 # Link-time optimisation for the installed executable alone: objects are fat, so tests link the ordinary code.
 set(OUTRIDER_LTO OFF)
 if(CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT OUTRIDER_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   set(OUTRIDER_LTO ON)
-  target_compile_options(outrider_flags INTERFACE -flto=auto -ffat-lto-objects)
-  target_link_options(outrider_flags INTERFACE $<IF:$<BOOL:$<TARGET_PROPERTY:OUTRIDER_LTO>>,-flto=auto,-fno-lto>)
+  target_compile_options(outrider_machine_code INTERFACE -flto=auto -ffat-lto-objects)
+  target_link_options(outrider_machine_code INTERFACE $<IF:$<BOOL:$<TARGET_PROPERTY:OUTRIDER_LTO>>,-flto=auto,-fno-lto>)
 endif()

@@ -127,6 +127,7 @@ TEST(H2Server, SendsHeadsAsHttp2WantsThem) {
                                                  {"Connection", "close"},
                                                  {"Content-Length", "99"},
                                                  {"X-Own-Field", "V"},
+                                                 {"Server", ""},
                                                  {"Transfer-Encoding", "chunked"},
                                                  {"Keep-Alive", "timeout=5"},
                                                  {"Upgrade", "h2c"},
@@ -135,9 +136,10 @@ TEST(H2Server, SendsHeadsAsHttp2WantsThem) {
   request.stream->send_response(head, false);
   request.stream->send_body("hello", true);
   const std::vector<Frame> frames = server.turn();
-  EXPECT_THAT(server.reader.decode(frames.at(0).payload),
-              ElementsAre(Pair(":status", "200"), Pair("content-type", "text/plain"),
-                          Pair("content-length", "5"), Pair("x-own-field", "V")));
+  EXPECT_THAT(
+      server.reader.decode(frames.at(0).payload),
+      ElementsAre(Pair(":status", "200"), Pair("content-type", "text/plain"),
+                  Pair("content-length", "5"), Pair("x-own-field", "V"), Pair("server", "")));
 }
 
 TEST(H2Server, WritesContentLengthThatHadNoPlace) {
