@@ -21,7 +21,7 @@ namespace {
 constexpr int kVectors = 32;
 constexpr int kReads = 4;  // of one connection in a row, while each fills the buffer
 constexpr std::uint32_t kFirstRead = 16 * 1024;
-constexpr int kPipeBytes = 512 * 1024;
+constexpr int kPipeBytes = 256 * 1024;
 
 socklen_t size_of(const sockaddr& address) {
   switch (address.sa_family) {
@@ -58,9 +58,9 @@ bool Flusher::flush() {
   return true;
 }
 
-Pipe::~Pipe() {
-  for (const int end : ends_)
-    if (end >= 0) ::close(end);
+void Pipe::close() {
+  for (int& end : ends_)
+    if (end >= 0) ::close(std::exchange(end, -1));
 }
 
 bool Pipe::open() {
@@ -68,6 +68,7 @@ bool Pipe::open() {
   if (pipe2(ends_, O_NONBLOCK | O_CLOEXEC) != 0) return false;
   fcntl(in(), F_SETPIPE_SZ, kPipeBytes);  // may be more than the system allows
   const int room = fcntl(in(), F_GETPIPE_SZ);
+  if (room <= 0) close();
   room_ = room > 0 ? static_cast<std::size_t>(room) : 0;
   return room_ != 0;
 }
@@ -193,11 +194,8 @@ void Connection::on_poll(uv_poll_t* handle, int status, int events) {
 
 void Connection::read() {
   for (int i = 0; i < kReads; ++i) {
-    if (const std::size_t most = passable(); most != 0) {
-      const ssize_t size = pass(most);
-      if (size > 0) return;
-      if (!take_in(size)) return;
-    }
+    // What splice does not take, an urgent byte or the end, recv does.
+    if (const std::size_t most = passable(); most != 0 && pass(most)) return;
     const ssize_t size = ::recv(fd_, flusher_.read_buffer.get(), read_size_, 0);
     if (!take_in(size)) return;
   }
@@ -228,18 +226,20 @@ std::size_t Connection::passable() const {
 
 // What the other's kernel buffer does not take comes out of the pipe again, which all connections
 // share.
-ssize_t Connection::pass(std::size_t most) {
+bool Connection::pass(std::size_t most) {
   Pipe& pipe = flusher_.pipe;
   Connection& to = *other_;
   constexpr unsigned kHow = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
   const ssize_t came = ::splice(fd_, nullptr, pipe.in(), nullptr, most, kHow);
-  if (came <= 0) return came;
+  if (came <= 0) return false;
   auto left = static_cast<std::size_t>(came);
   while (left > 0) {
     const ssize_t went = ::splice(pipe.out(), nullptr, to.fd_, nullptr, left, kHow);
+    if (went < 0 && errno != EAGAIN) to.write_failed_ = true;
     if (went <= 0) break;
     left -= static_cast<std::size_t>(went);
   }
+  if (left > 0 || static_cast<std::size_t>(came) < kFirstRead) read_size_ = kFirstRead;
   while (left > 0) {
     const ssize_t size = ::read(pipe.out(), flusher_.read_buffer.get(), limits::kReadBuffer);
     OUTRIDER_ASSERT(size > 0);
@@ -247,11 +247,10 @@ ssize_t Connection::pass(std::size_t most) {
     left -= static_cast<std::size_t>(size);
   }
   to.wake();
-  if (static_cast<std::size_t>(came) < kFirstRead) read_size_ = kFirstRead;
   const auto bytes = static_cast<std::size_t>(came);
   to.codec_->sent_past(bytes);
   codec_->passed(bytes);
-  return came;
+  return true;
 }
 
 bool Connection::take_in(ssize_t size) {
@@ -269,12 +268,15 @@ bool Connection::take_in(ssize_t size) {
     // A full read that nobody had to hold earns larger ones; one that went nowhere costs no more
     // than a small one.
     const bool full = static_cast<std::uint32_t>(size) == read_size_;
-    if (full && read_size_ < limits::kReadBuffer) read_size_ *= 4;
+    if (other_ != nullptr && !other_->out.empty())
+      read_size_ = kFirstRead;
+    else if (full && read_size_ < limits::kReadBuffer)
+      read_size_ *= 4;
     events_.on_bytes({flusher_.read_buffer.get(), static_cast<std::size_t>(size)});
     return full && state_ == State::kOpen && !held_;
   }
   reading_ = false;
-  if (size == 0 && !write_broken_)
+  if (size == 0 && !write_failed_)
     events_.on_eof();
   else
     fail();
@@ -304,6 +306,7 @@ ssize_t Connection::write(iovec* vectors, int count) {
   } while (wrote < 0 && errno == EINTR);
   if (wrote < 0 && errno == EAGAIN) wrote = 0;
   blocked_ = wrote >= 0 && static_cast<std::size_t>(wrote) < offered;
+  write_failed_ |= wrote < 0;
   return wrote;
 }
 

@@ -20,13 +20,14 @@ class Pipe {
   Pipe() = default;
   Pipe(const Pipe&) = delete;
   Pipe& operator=(const Pipe&) = delete;
-  ~Pipe();
+  ~Pipe() { close(); }
   bool open();
   int in() const { return ends_[1]; }
   int out() const { return ends_[0]; }
   std::size_t room() const { return room_; }
 
  private:
+  void close();
   int ends_[2] = {-1, -1};
   std::size_t room_ = 0;
 };
@@ -108,7 +109,7 @@ class Connection final : public Wire {
   void read();
   bool take_in(ssize_t size);  // false: no further read now
   std::size_t passable() const;
-  ssize_t pass(std::size_t most);  // as recv() would say
+  bool pass(std::size_t most);
   bool reads() const { return reading_ && !held_; }
   ssize_t write(iovec* vectors, int count);
   bool write_some();  // false: broken
@@ -139,6 +140,7 @@ class Connection final : public Wire {
   bool blocked_ = false;         // the kernel's buffer is full
   bool wants_writable_ = false;  // watched for that until all has left
   bool broken_ = false;
+  bool write_failed_ = false;  // a write took the socket's error: what looks like an end is none
   bool write_broken_ = false;  // what is still to be read ends it
   bool shutdown_wanted_ = false;
   bool shutdown_done_ = false;

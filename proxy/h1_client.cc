@@ -332,10 +332,9 @@ void H1Client::read_body(std::string_view& bytes) {
 }
 
 void H1Client::passed(std::size_t bytes) {
-  sink_->on_passed(bytes);
-  if (sink_ == nullptr || in_ != In::kBody) return;
   body_.skip(bytes);
-  if (!body_.done()) return;
+  sink_->on_passed(bytes);
+  if (sink_ == nullptr || in_ != In::kBody || !body_.done()) return;
   response_is_whole({});
   sink_->on_body({}, true);
 }

@@ -37,7 +37,7 @@ class H1Server final : public Codec, private CodecStream {
   void drain(bool final) override;
   void expire_head() override;
   std::uint64_t passable() const override {
-    if (sink_ == nullptr) return 0;
+    if (sink_ == nullptr || waiting_ != nullptr) return 0;
     return in_ == In::kTunnel ? UINT64_MAX : in_ == In::kBody ? body_.raw_left() : 0;
   }
   void passed(std::size_t bytes) override;
@@ -246,10 +246,9 @@ void H1Server::read_body(std::string_view& bytes) {
 }
 
 void H1Server::passed(std::size_t bytes) {
-  sink_->on_passed(bytes);
-  if (sink_ == nullptr || in_ != In::kBody) return;
   body_.skip(bytes);
-  if (body_.done()) end_body({});
+  sink_->on_passed(bytes);
+  if (sink_ != nullptr && in_ == In::kBody && body_.done()) end_body({});
 }
 
 void H1Server::end_body(std::string_view data) {

@@ -3,6 +3,7 @@
 #include "proxy/h2_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstring>
@@ -120,6 +121,10 @@ void* H2Memory::part_of_session(std::size_t bytes) {
 
 // ---- what sessions are made of
 
+namespace {
+const bool kWholePages = SessionMemory::kBytes % static_cast<std::size_t>(getpagesize()) == 0;
+}  // namespace
+
 char* H2Memory::take_place() {
   if (places_.empty()) {
     constexpr std::size_t kMap = kPlaces * SessionMemory::kBytes;
@@ -138,7 +143,10 @@ char* H2Memory::take_place() {
 }
 
 void H2Memory::give_back_place(char* place) {
-  madvise(place, SessionMemory::kBytes, MADV_DONTNEED);
+  if (kWholePages)
+    madvise(place, SessionMemory::kBytes, MADV_DONTNEED);
+  else
+    std::memset(place, 0, SessionMemory::kBytes);
   places_.push_back(place);
 }
 
@@ -168,10 +176,11 @@ using Word = std::uint64_t;
 }  // namespace
 
 void SessionMemory::put_aside() {
+  if (!kWholePages) return;
   const auto* const words = reinterpret_cast<const Word*>(place_);
   const std::size_t count = used_ / sizeof(Word);
-  // A run of words begins with one that is not 0, so it is never larger than what it stands for.
-  std::array<char, kBytes + 2 * sizeof(Run)> packed;
+  // A run is smaller than the zeros it stands for, but for the first.
+  std::array<char, kBytes + sizeof(Run)> packed;
   std::size_t size = 0;
   for (std::size_t at = 0; at < count;) {
     Run run{0, 0};
@@ -179,7 +188,6 @@ void SessionMemory::put_aside() {
     const std::size_t begin = at;
     while (at < count && words[at] != 0) ++at;
     run.words = static_cast<std::uint16_t>(at - begin);
-    if (size + sizeof(Run) + run.words * sizeof(Word) > kBytes) return;  // hardly worth it
     std::memcpy(packed.data() + size, &run, sizeof(Run));
     std::memcpy(packed.data() + size + sizeof(Run), words + begin, run.words * sizeof(Word));
     size += sizeof(Run) + run.words * sizeof(Word);

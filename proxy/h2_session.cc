@@ -272,6 +272,7 @@ void H2Session::feed(std::string_view bytes) {
   scan(bytes);
   feeding_ = false;
   settle();
+  if (resting_) wire_.wake();  // what needed no answer ends no rest
 }
 
 void H2Session::on_eof() {
@@ -309,8 +310,9 @@ void H2Session::on_flushed() {
 
 // Nobody has needed it for a while, and perhaps nobody will for longer.
 void H2Session::rest() {
-  if (dead_ || !idle() || open_count_ != 0 || dirty_ || session_memory_.is_aside()) return;
-  resting_ = true;
+  if (dead_ || !idle()) return;
+  resting_ = true;  // as soon as nothing is left to send
+  if (open_count_ != 0 || dirty_ || session_memory_.is_aside()) return;
   session_memory_.put_aside();
 }
 

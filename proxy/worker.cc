@@ -17,7 +17,7 @@ namespace outrider {
 
 namespace {
 constexpr Millis kTrimEvery{400};
-constexpr std::size_t kWorthTrimming = 128 * 1024;
+constexpr std::size_t kWorthTrimming = 512 * 1024;
 constexpr std::size_t kWorthAStall = 16 * 1024 * 1024;
 constexpr std::size_t kConnectionBytes = 1024;  // at least
 }  // namespace

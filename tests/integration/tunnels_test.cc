@@ -3,6 +3,7 @@
 // server-sent events. Bytes pass at once, uninterpreted, each half ends by itself.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -151,6 +152,9 @@ void act(Tunnel& tunnel, const std::string& path, Reports& reports) {
     writer.get();
     tunnel.finish();
     reports.add(right ? "right" : "wrong");
+  } else if (deed == "count") {
+    reports.add(std::to_string(tunnel.read_all().size()));
+    tunnel.finish();
   } else if (deed == "flood") {
     write_bulk(tunnel, 2, kFlood);
     tunnel.finish();
@@ -721,6 +725,18 @@ TEST_F(Tcp, CountsAndKeepsInOrderWhatASlowReaderLetsWait) {
   EXPECT_EQ(pattern.position(), kFlood);
   raw.shutdown_write();
   EXPECT_EQ(proxy_.log(1).at(0).at("bytes_out"), std::to_string(kFlood));
+}
+
+// An urgent byte, which is out of band, ends the way past us for a moment.
+TEST_F(Tcp, GoesOnBehindAnUrgentByte) {
+  deed_ = "count";
+  RawClient raw = proxy_.raw("db");
+  const std::string much(4'000'000, 'm');
+  raw.send(much);
+  ASSERT_EQ(::send(raw.socket().fd(), "!", 1, MSG_OOB), 1);
+  raw.send(much);
+  raw.shutdown_write();
+  EXPECT_EQ(reports_.next(), std::to_string(2 * much.size()));
 }
 
 // What the client says before there is a connection to the server is said once.

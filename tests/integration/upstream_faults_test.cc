@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -610,6 +611,30 @@ void upload_until_answered(RawClient& client, std::uint64_t total) {
 }
 
 constexpr std::uint64_t kUpload = 20'000'000;
+
+// A write that meets the reset takes the error with it; what is then read looks like an end.
+TEST_F(UpstreamFaults, ABodyUntilTheEndThatAWriteFindsCutNeverLooksWhole) {
+  const std::string target = unique_target();
+  Gate gate;
+  faulty_.on(target, [&](RawClient& connection, const Head&) {
+    connection.send("HTTP/1.1 200 OK\r\n\r\nhello");
+    gate.wait();
+    connection.socket().reset();
+    return false;
+  });
+  RawClient client = proxy_.raw();
+  client.send("POST " + target + " HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\nsome");
+  client.begin_body(client.read_head(), "POST");
+  char part[64];
+  ASSERT_GT(client.read_body_part(part, sizeof part), 0U);
+  ::kill(proxy_.pid(), SIGSTOP);
+  client.send(std::string(8000, 'y'));
+  gate.open();
+  faulty_.origin().received(faulty_.origin().connections() - 1);
+  ::kill(proxy_.pid(), SIGCONT);
+  EXPECT_THROW(while (client.read_body_part(part, sizeof part) > 0){}, HarnessError);
+  EXPECT_EQ(logged(target).at("reason"), "upstream_reset");
+}
 
 TEST_F(UpstreamFaults, AnEarlyAnswerReachesAnHttp1Client) {
   for (const bool closes : {false, true})

@@ -257,6 +257,20 @@ TEST(H1Passage, CountsWhatWasSentPastIt) {
   EXPECT_EQ(answer({}, 0), std::nullopt);
 }
 
+// What came before the switch goes first.
+TEST(H1Passage, WaitsForWhatWaits) {
+  Exchanges exchanges;
+  exchanges.clients.on_whole = [](RequestOwner&) {};
+  exchanges.codec->feed(kUpgrade + "early");
+  ResponseHead head(exchanges.last().arena);
+  head.status = 101;
+  exchanges.last().stream.send_response(head, false);
+  EXPECT_EQ(exchanges.codec->passable(), 0U);
+  exchanges.wire.turn(*exchanges.codec);
+  EXPECT_EQ(exchanges.last().body, "early");
+  EXPECT_EQ(exchanges.codec->passable(), UINT64_MAX);
+}
+
 // ---- the connection of a client
 
 TEST(H1Server, PipelinedRequestsAreAnsweredInOrder) {

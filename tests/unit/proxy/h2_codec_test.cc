@@ -287,6 +287,9 @@ TEST(H2Rest, APingIsAnsweredAndDoesNotEndIt) {
               "\0\0\x08\x06\1\0\0\0\0pingpong"sv);
     EXPECT_EQ(memory.in_use(), resting);
   }
+  pair.server.feed("\0\0\4\x08\0\0\0\0\0\0\0\0\1"sv);  // WINDOW_UPDATE: no answer
+  pair.server.wire.turn(*pair.server.codec, SIZE_MAX);
+  EXPECT_EQ(memory.in_use(), resting);
   call_and_rest(pair, 2);
 }
 

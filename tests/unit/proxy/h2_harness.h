@@ -47,7 +47,8 @@ class MemoryWire final : public Wire {
   std::string turn(Codec& codec, std::size_t most = SIZE_MAX) {
     std::string written;
     for (int rounds = 0; rounds < 10'000; ++rounds) {
-      if (std::exchange(woken, false) && !closed) codec.pump();
+      const bool flushes = std::exchange(woken, false);
+      if (flushes && !closed) codec.pump();
       const std::size_t before = written.size();
       iovec piece;
       while (written.size() < most && out.peek(&piece, 1) == 1) {
@@ -55,7 +56,7 @@ class MemoryWire final : public Wire {
         written.append(static_cast<const char*>(piece.iov_base), part);
         out.drop(part);
       }
-      if (written.size() != before && !closed) codec.on_flushed();
+      if ((flushes || written.size() != before) && !closed) codec.on_flushed();
       if (!woken && (out.empty() || written.size() >= most)) break;
     }
     return written;
