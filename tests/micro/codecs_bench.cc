@@ -13,12 +13,12 @@
 namespace outrider {
 namespace {
 
-struct Slabs {
+struct SlabHolder {
   Slabs pool;
 };
 
 // Everything written is taken at once.
-class MemoryWire final : private Slabs, public Wire {
+class MemoryWire final : private SlabHolder, public Wire {
  public:
   MemoryWire() : Wire(pool) {}
   void wake() override {}
