@@ -36,6 +36,19 @@ elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
   target_compile_options(outrider_machine_code INTERFACE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
 endif()
 
+# Profile-guided optimisation: build with `generate`, train (scripts/pgo), build with `use`. The profile of a file is
+# found by its object's path within the build folder. What training did not run is compiled as without one, not for size.
+set(profile -fprofile-prefix-path=${PROJECT_BINARY_DIR})
+if(OUTRIDER_PGO STREQUAL "generate")
+  list(APPEND profile -fprofile-generate=${OUTRIDER_PROFILE} -fprofile-update=prefer-atomic)
+elseif(OUTRIDER_PGO STREQUAL "use")
+  list(APPEND profile -fprofile-use=${OUTRIDER_PROFILE} -fprofile-partial-training -Wno-missing-profile)
+endif()
+if(OUTRIDER_PGO)
+  target_compile_options(outrider_machine_code INTERFACE ${profile})
+  target_link_options(outrider_machine_code INTERFACE ${profile})
+endif()
+
 # Link-time optimisation for the installed executable alone: objects are fat, so tests link the ordinary code.
 set(OUTRIDER_LTO OFF)
 if(CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT OUTRIDER_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
