@@ -23,6 +23,7 @@ EventLoop::EventLoop() {
   uv_timer_init(&loop_, &tick_);
   uv_prepare_init(&loop_, &prepare_);
   uv_check_init(&loop_, &check_);
+  uv_idle_init(&loop_, &idle_);
   uv_async_init(&loop_, &async_, [](uv_async_t* handle) {
     static_cast<EventLoop*>(handle->loop->data)->run_posts();
   });
@@ -35,6 +36,10 @@ EventLoop::EventLoop() {
       self->turn_began_ns_ = 0;
     }
     self->now_ns_ = 0;
+    if (self->wait_ != nullptr && self->wait_(self->wait_owner_))
+      uv_idle_start(&self->idle_, [](uv_idle_t*) {});
+    else
+      uv_idle_stop(&self->idle_);
   });
   uv_check_start(
       &check_, [](uv_check_t* handle) { static_cast<EventLoop*>(handle->loop->data)->end_turn(); });
@@ -49,7 +54,8 @@ EventLoop::~EventLoop() {
   end_turn();
   for (auto* handle :
        {reinterpret_cast<uv_handle_t*>(&tick_), reinterpret_cast<uv_handle_t*>(&prepare_),
-        reinterpret_cast<uv_handle_t*>(&check_), reinterpret_cast<uv_handle_t*>(&async_)})
+        reinterpret_cast<uv_handle_t*>(&check_), reinterpret_cast<uv_handle_t*>(&idle_),
+        reinterpret_cast<uv_handle_t*>(&async_)})
     uv_close(handle, nullptr);
   turn_end_ = nullptr;
   uv_run(&loop_, UV_RUN_DEFAULT);
@@ -117,7 +123,8 @@ void EventLoop::arm(Timer& timer) {
 }
 
 void EventLoop::schedule() {
-  // The next occupied slot after the wheel's hand.
+  // The next occupied slot after the wheel's hand; a slot that timers have left stays marked until
+  // it is looked at.
   for (std::uint32_t ahead = 1; ahead <= kSlots;) {
     const std::size_t slot = (wheel_tick_ + ahead) % kSlots;
     const std::uint64_t word = occupied_[slot / 64] >> (slot % 64);
@@ -125,8 +132,14 @@ void EventLoop::schedule() {
       ahead += static_cast<std::uint32_t>(64 - slot % 64);
       continue;
     }
-    ahead += static_cast<std::uint32_t>(std::countr_zero(word));
-    if (ahead > kSlots) break;
+    if ((word & 1) == 0) {
+      ahead += static_cast<std::uint32_t>(std::countr_zero(word));
+      continue;
+    }
+    if (!slots_[slot].linked()) {
+      occupied_[slot / 64] &= ~(std::uint64_t{1} << (slot % 64));
+      continue;
+    }
     armed_for_ = wheel_tick_ + ahead;
     const std::uint64_t due_ms = began_ms_ + (armed_for_ - 1) * kTickMs;
     const std::uint64_t now = uv_now(&loop_);

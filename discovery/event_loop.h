@@ -113,6 +113,11 @@ class EventLoop {
     turn_end_ = function;
     turn_end_owner_ = owner;
   }
+  // Called before every wait; true: something is to be done soon, so only look for events.
+  void on_wait(bool (*function)(void*), void* owner) {
+    wait_ = function;
+    wait_owner_ = owner;
+  }
   // Flushes and destroys what this turn has gathered so far; the loop does it by itself.
   void end_turn();
   std::uint64_t longest_turn_ns = 0;  // of callbacks, without waiting
@@ -140,6 +145,7 @@ class EventLoop {
   uv_timer_t tick_;
   uv_prepare_t prepare_;
   uv_check_t check_;
+  uv_idle_t idle_;  // while active, a wait returns at once
   uv_async_t async_;
   std::array<ListNode, kSlots> slots_;
   std::array<std::uint64_t, kSlots / 64> occupied_{};
@@ -150,6 +156,8 @@ class EventLoop {
   std::uint64_t turn_began_ns_ = 0;
   bool (*turn_end_)(void*) = nullptr;
   void* turn_end_owner_ = nullptr;
+  bool (*wait_)(void*) = nullptr;
+  void* wait_owner_ = nullptr;
   std::vector<Deferred> deferred_, spare_deferred_;
   std::mutex posts_mutex_;
   std::vector<std::function<void()>> posts_;

@@ -55,6 +55,27 @@ TEST(EventLoop, AMovedTimerFiresOnceAtItsNewTime) {
   EXPECT_GE(moved.fired_at_ms, start + 90);
 }
 
+TEST(EventLoop, StoppedTimersWakeNobody) {
+  uv_prepare_t before_wait;
+  int waits = 0;
+  EventLoop loop;
+  before_wait.data = &waits;
+  uv_prepare_init(loop.uv(), &before_wait);
+  uv_prepare_start(&before_wait, [](uv_prepare_t* handle) { ++*static_cast<int*>(handle->data); });
+  constexpr int kStopped = 50;
+  for (int i = 1; i <= kStopped; ++i) {
+    Alarm stopped(loop);
+    stopped.timer.start(Millis{10 * i});
+    stopped.timer.stop();
+  }
+  Alarm end(loop);
+  end.stop_loop = true;
+  end.timer.start(Millis{10 * kStopped});
+  loop.run();
+  EXPECT_LT(waits, kStopped / 4);
+  uv_close(reinterpret_cast<uv_handle_t*>(&before_wait), nullptr);
+}
+
 TEST(EventLoop, ATimerCanBeMovedEarlier) {
   EventLoop loop;
   Alarm moved(loop), end(loop);
