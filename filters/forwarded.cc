@@ -15,7 +15,8 @@
 namespace outrider {
 namespace {
 
-constexpr std::size_t kRequestIdBytes = 64;
+constexpr std::size_t kRequestIdBytes = 64;   // of one we are given, at most
+constexpr std::size_t kRequestIdDigits = 32;  // of one we make
 constexpr std::uint32_t kCountCeiling =
     1'000'000;  // of hops and attempts, so that sums stay in range
 
@@ -80,16 +81,29 @@ bool is_sane_id(std::string_view id) {
          });
 }
 
+// Eight hexadecimal digits: each half of a byte spread to a byte of its own, the ones over 9 made
+// letters.
+std::uint64_t hex_digits(std::uint32_t number) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101;
+  std::uint64_t digits = number;
+  digits = (digits | digits << 16) & 0x0000ffff0000ffff;
+  digits = (digits | digits << 8) & 0x00ff00ff00ff00ff;
+  digits = (digits | digits << 4) & 0x0f0f0f0f0f0f0f0f;
+  const std::uint64_t letters = ((digits + kOnes * 6) >> 4) & kOnes;
+  return digits + kOnes * '0' + letters * ('a' - '9' - 1);
+}
+
 // 128 random bits, in the form of a trace id.
 std::string_view make_request_id(Arena& arena) {
-  constexpr char kHex[] = "0123456789abcdef";
-  char* const id = arena.bytes(32);
+  char* const id = arena.bytes(kRequestIdDigits);
   Random& random = thread_random();
-  for (std::size_t half = 0; half < 2; ++half) {
-    std::uint64_t bits = random.next();
-    for (std::size_t i = 0; i < 16; ++i, bits >>= 4) id[half * 16 + i] = kHex[bits & 15];
+  for (std::size_t at = 0; at < kRequestIdDigits; at += 16) {
+    const std::uint64_t bits = random.next();
+    const std::uint64_t digits[] = {hex_digits(static_cast<std::uint32_t>(bits)),
+                                    hex_digits(static_cast<std::uint32_t>(bits >> 32))};
+    std::memcpy(id + at, digits, sizeof(digits));
   }
-  return {id, 32};
+  return {id, kRequestIdDigits};
 }
 
 bool in_trust(const Exchange& x, const std::array<std::uint8_t, 16>& ip) {

@@ -138,6 +138,9 @@ class Wire {
   };
   OutBuffer out;  // codecs append; written at the end of the loop's turn, after Codec::pump()
   virtual void wake() = 0;  // `out` has bytes, or pump() has work
+  // The same, but what `out` has is better sent with what follows, if that comes within a few
+  // turns of the loop, in none of which it sleeps.
+  virtual void wake_soon() { wake(); }
   // Writes `out` and then `bytes` now; what the socket does not take is copied to `out`. For large
   // bodies.
   virtual void write_through(std::string_view bytes) = 0;

@@ -58,6 +58,19 @@ bool Flusher::flush() {
   return true;
 }
 
+bool Flusher::wear_patience() {
+  const bool some = patient.linked();
+  for (ListNode* node = patient.next; node != &patient;) {
+    Connection& connection = static_cast<Hook<Connection>&>(*node).owner;
+    node = node->next;
+    if (connection.patience_ == 1)
+      connection.wake();
+    else
+      --connection.patience_;
+  }
+  return some;
+}
+
 void Pipe::close() {
   for (int& end : ends_)
     if (end >= 0) ::close(std::exchange(end, -1));

@@ -7,6 +7,7 @@
 #include <uv.h>
 
 #include <memory>
+#include <utility>
 
 #include "discovery/event_loop.h"
 #include "proxy/codec.h"
@@ -37,11 +38,16 @@ class Flusher {
  public:
   explicit Flusher(EventLoop& event_loop) : loop(event_loop) {
     loop.on_turn_end([](void* self) { return static_cast<Flusher*>(self)->flush(); }, this);
+    loop.on_wait([](void* self) { return static_cast<Flusher*>(self)->wear_patience(); }, this);
   }
-  ~Flusher() { loop.on_turn_end(nullptr, nullptr); }
+  ~Flusher() {
+    loop.on_turn_end(nullptr, nullptr);
+    loop.on_wait(nullptr, nullptr);
+  }
   EventLoop& loop;
   Slabs slabs;
-  ListNode dirty;  // of Hook<Connection>
+  ListNode dirty;    // of Hook<Connection>
+  ListNode patient;  // likewise, for a few turns yet
   // Called once at the end of every turn that flushed something or set `after_due`.
   void (*after)(void*) = nullptr;
   void* after_owner = nullptr;
@@ -51,6 +57,7 @@ class Flusher {
 
  private:
   bool flush();
+  bool wear_patience();  // whether there was any
 };
 
 class Connection final : public Wire {
@@ -87,7 +94,13 @@ class Connection final : public Wire {
   void unlink();
 
   void wake() override {
+    if (std::exchange(patience_, 0) != 0) dirty_.unlink();
     if (!dirty_.linked()) dirty_.insert_before(flusher_.dirty);
+  }
+  void wake_soon() override {
+    if (dirty_.linked()) return;
+    patience_ = kPatience;
+    dirty_.insert_before(flusher_.patient);
   }
   void write_through(std::string_view bytes) override;
   void hold_reading(bool held) override;
@@ -101,6 +114,7 @@ class Connection final : public Wire {
 
  private:
   friend class Flusher;
+  static constexpr std::uint8_t kPatience = 3;
   enum class State : std::uint8_t { kOpen, kFlushing, kLingering, kClosed };
 
   static void on_poll(uv_poll_t* handle, int status, int events);
@@ -137,6 +151,7 @@ class Connection final : public Wire {
   bool linger_ = false;
   bool reading_ = false;  // wanted; while `held_` only until bytes come
   bool held_ = false;
+  std::uint8_t patience_ = 0;    // waits that it stays in `patient`
   bool blocked_ = false;         // the kernel's buffer is full
   bool wants_writable_ = false;  // watched for that until all has left
   bool broken_ = false;

@@ -106,10 +106,11 @@ class Controls {
  private:
   void load() {
 #ifdef __SSE2__
-    if (size_ - at_ >= 16) {
-      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data_ + at_));
-      found_ = controls_of(bytes);
-      at_ += 16;
+    if (size_ >= 16) {  // the last sixteen may reach back over some that are known
+      const std::size_t from = std::min(at_, size_ - 16);
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data_ + from));
+      found_ = controls_of(bytes) >> (at_ - from);
+      at_ = from + 16;
       return;
     }
 #endif
@@ -676,33 +677,20 @@ Fault read_trailers(const RawHead& raw, const HeadLimits& limits, Headers& trail
   return fields.read(raw.block);
 }
 
-std::size_t count_lines(std::string_view head) {
-  std::size_t lines = 0;
+std::size_t count_controls(std::string_view text) {
+  std::size_t count = 0;
   std::size_t at = 0;
-  bool after_cr = false;
 #ifdef __SSE2__
-  for (; head.size() - at >= 16; at += 16) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(head.data() + at));
-    const auto where = [&](char c) {
-      return static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(c))));
-    };
-    const unsigned line_ends = where('\n');
-    const unsigned returns = where('\r');
-    if (line_ends != ((returns << 1 | (after_cr ? 1U : 0U)) & 0xffffU)) return SIZE_MAX;
-    if (controls_of(bytes) != (line_ends | returns | where('\t'))) return SIZE_MAX;
-    for (unsigned left = line_ends; left != 0; left &= left - 1) ++lines;
-    after_cr = (returns & 0x8000U) != 0;
+  for (; text.size() - at >= 16; at += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + at));
+    const __m128i tabs = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\t'));
+    unsigned found = controls_of(bytes) & ~static_cast<unsigned>(_mm_movemask_epi8(tabs));
+    for (; found != 0; found &= found - 1) ++count;
   }
 #endif
-  for (const char c : head.substr(at)) {
-    if ((c == '\n') != after_cr) return SIZE_MAX;
-    after_cr = c == '\r';
-    if (c == '\n')
-      ++lines;
-    else if (is_control(static_cast<unsigned char>(c)) && c != '\t' && c != '\r')
-      return SIZE_MAX;
-  }
-  return after_cr ? SIZE_MAX : lines;
+  for (const char c : text.substr(at))
+    if (is_control(static_cast<unsigned char>(c)) && c != '\t') ++count;
+  return count;
 }
 
 }  // namespace outrider::h1

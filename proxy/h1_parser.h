@@ -126,7 +126,7 @@ bool is_token(char c);
 bool is_token(std::string_view text);
 constexpr bool is_control(unsigned char c) { return c < 0x20 || c == 0x7f; }
 
-// How many lines end in `head`; SIZE_MAX if anything else in it is a control byte other than a tab.
-std::size_t count_lines(std::string_view head);
+// Other than tabs.
+std::size_t count_controls(std::string_view text);
 
 }  // namespace outrider::h1

@@ -1,5 +1,5 @@
-// See h1_write.h. A head is written into one reserved piece, then counted: a line more than was
-// meant, and nothing is committed.
+// See h1_write.h. A head is written into one reserved piece, then its control bytes are counted:
+// more than its line ends, and nothing is committed.
 #include "proxy/h1_write.h"
 
 #include <charconv>
@@ -76,7 +76,7 @@ class HeadWriter {
   bool commit() {
     end_line();
     const std::string_view written(begin_, static_cast<std::size_t>(at_ - begin_));
-    if (count_lines(written) != lines_) return false;
+    if (count_controls(written) != 2 * lines_) return false;
     if (large_)
       out_.append(written);
     else
@@ -258,6 +258,8 @@ bool Outgoing::body(Wire& wire, std::string_view bytes, bool last) {
   if (wire.out.size() > limits::kHighWater) high_ = true;
   if (last)
     end(wire);
+  else if (bytes.empty())
+    wire.wake_soon();  // a head, whose body is often right behind it
   else
     wire.wake();
   return sound;

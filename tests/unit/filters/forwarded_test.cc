@@ -306,6 +306,11 @@ TEST_F(Forwarded, MadeRequestIdsDifferAndReplayFromASeed) {
     ids.insert(std::string(x->request_id));
   }
   EXPECT_EQ(ids.size(), 1000U);
+  for (std::size_t at = 0; at < 32; ++at) {
+    std::set<char> digits;
+    for (const std::string& id : ids) digits.insert(id.at(at));
+    EXPECT_EQ(std::string(digits.begin(), digits.end()), "0123456789abcdef") << at;
+  }
   seed_thread_random(7);
   exchange();
   trust(*x);
