@@ -33,8 +33,8 @@ class Peer:
             spec = {**json.loads((self.folder / "peer.json").read_text()), **spec}
         self.spec = spec
         self.direct: bool = spec.get("direct", False)
-        self.binary = (binary or os.environ.get(spec.get("env", ""), "")
-                       or shutil.which(spec.get("binary", "")) or "")
+        found = binary or os.environ.get(spec.get("env", ""), "") or shutil.which(spec.get("binary", ""))
+        self.binary = os.path.abspath(found) if found else ""    # peers run in folders of their own
 
     def missing(self) -> str:
         return "" if self.direct or self.binary else "not installed (scripts/bench install)"
