@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "config/error.h"
 
@@ -30,19 +31,18 @@ EventLoop::EventLoop() {
   uv_prepare_start(&prepare_, [](uv_prepare_t* handle) {
     auto* self = static_cast<EventLoop*>(handle->loop->data);
     self->end_turn();
-    if (self->turn_began_ns_ != 0) {
-      const std::uint64_t took = uv_hrtime() - self->turn_began_ns_;
-      if (took > self->longest_turn_ns) self->longest_turn_ns = took;
-      self->turn_began_ns_ = 0;
-    }
+    self->note_turn();
     self->now_ns_ = 0;
     if (self->wait_ != nullptr && self->wait_(self->wait_owner_))
       uv_idle_start(&self->idle_, [](uv_idle_t*) {});
     else
       uv_idle_stop(&self->idle_);
   });
-  uv_check_start(
-      &check_, [](uv_check_t* handle) { static_cast<EventLoop*>(handle->loop->data)->end_turn(); });
+  uv_check_start(&check_, [](uv_check_t* handle) {
+    auto* self = static_cast<EventLoop*>(handle->loop->data);
+    self->waited_until_ms_ = uv_now(&self->loop_);
+    self->end_turn();
+  });
   uv_unref(reinterpret_cast<uv_handle_t*>(&prepare_));
   uv_unref(reinterpret_cast<uv_handle_t*>(&check_));
   began_ms_ = uv_now(&loop_);
@@ -61,6 +61,16 @@ EventLoop::~EventLoop() {
   uv_run(&loop_, UV_RUN_DEFAULT);
   end_turn();
   OUTRIDER_ASSERT(uv_loop_close(&loop_) == 0);
+}
+
+// Before the next wait. What the last one brought is timed by libuv's clock, which it reads after a
+// wait and before timers, and which costs nothing; timers, who come after that, by a finer one.
+void EventLoop::note_turn() {
+  std::uint64_t took = 0;
+  if (waited_until_ms_ != 0)
+    took = (uv_now(&loop_) - std::exchange(waited_until_ms_, 0)) * 1'000'000;
+  if (timers_began_ns_ != 0) took += uv_hrtime() - std::exchange(timers_began_ns_, 0);
+  longest_turn_ns = std::max(longest_turn_ns, took);
 }
 
 void EventLoop::run() { uv_run(&loop_, UV_RUN_DEFAULT); }
@@ -113,9 +123,7 @@ void EventLoop::arm(Timer& timer) {
   const std::size_t slot = timer.slot_tick_ % kSlots;
   if (timer.slot_tick_ - wheel_tick_ > kSlots) {
     // First time its slot comes up.
-    timer.slot_tick_ =
-        wheel_tick_ + 1 +
-        static_cast<std::uint32_t>((slot + kSlots - (wheel_tick_ + 1) % kSlots) % kSlots);
+    timer.slot_tick_ = wheel_tick_ + 1 + (slot + kSlots - (wheel_tick_ + 1) % kSlots) % kSlots;
   }
   timer.insert_before(slots_[slot]);
   occupied_[slot / 64] |= std::uint64_t{1} << (slot % 64);
@@ -125,15 +133,15 @@ void EventLoop::arm(Timer& timer) {
 void EventLoop::schedule() {
   // The next occupied slot after the wheel's hand; a slot that timers have left stays marked until
   // it is looked at.
-  for (std::uint32_t ahead = 1; ahead <= kSlots;) {
+  for (std::size_t ahead = 1; ahead <= kSlots;) {
     const std::size_t slot = (wheel_tick_ + ahead) % kSlots;
     const std::uint64_t word = occupied_[slot / 64] >> (slot % 64);
     if (word == 0) {
-      ahead += static_cast<std::uint32_t>(64 - slot % 64);
+      ahead += 64 - slot % 64;
       continue;
     }
     if ((word & 1) == 0) {
-      ahead += static_cast<std::uint32_t>(std::countr_zero(word));
+      ahead += static_cast<std::size_t>(std::countr_zero(word));
       continue;
     }
     if (!slots_[slot].linked()) {
@@ -153,14 +161,13 @@ void EventLoop::schedule() {
 }
 
 void EventLoop::fire_due() {
-  if (turn_began_ns_ == 0) turn_began_ns_ = uv_hrtime();
+  if (timers_began_ns_ == 0) timers_began_ns_ = uv_hrtime();
   armed_for_ = 0;
-  const std::uint32_t now = tick_now();
+  const std::uint64_t now = tick_now();
   // After a pause longer than one round every slot is due once.
-  const std::uint32_t from =
-      now - wheel_tick_ > kSlots ? now - static_cast<std::uint32_t>(kSlots) + 1 : wheel_tick_ + 1;
+  const std::uint64_t from = now - wheel_tick_ > kSlots ? now - kSlots + 1 : wheel_tick_ + 1;
   ListNode due;
-  for (std::uint32_t tick = from; tick <= now; ++tick) {
+  for (std::uint64_t tick = from; tick <= now; ++tick) {
     const std::size_t slot = tick % kSlots;
     if ((occupied_[slot / 64] >> (slot % 64) & 1) == 0) continue;
     occupied_[slot / 64] &= ~(std::uint64_t{1} << (slot % 64));

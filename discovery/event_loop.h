@@ -68,8 +68,8 @@ class Timer : private ListNode {
   EventLoop& loop_;
   Fire fire_;
   void* owner_;
-  std::uint32_t deadline_ = 0;   // in ticks since the loop began; 0: not armed
-  std::uint32_t slot_tick_ = 0;  // the tick whose slot holds it, <= deadline_
+  std::uint64_t deadline_ = 0;   // in ticks since the loop began; 0: not armed
+  std::uint64_t slot_tick_ = 0;  // the tick whose slot holds it, <= deadline_
 };
 
 // Turns `void Owner::method()` into a Timer::Fire.
@@ -120,7 +120,7 @@ class EventLoop {
   }
   // Flushes and destroys what this turn has gathered so far; the loop does it by itself.
   void end_turn();
-  std::uint64_t longest_turn_ns = 0;  // of callbacks, without waiting
+  std::uint64_t longest_turn_ns = 0;  // without waiting
 
  private:
   friend class Timer;
@@ -135,11 +135,10 @@ class EventLoop {
   void arm(Timer& timer);
   void fire_due();
   void schedule();
+  void note_turn();
   void run_posts();
-  std::uint32_t tick_now() const { return tick_at(uv_now(&loop_)); }
-  std::uint32_t tick_at(std::uint64_t ms) const {
-    return static_cast<std::uint32_t>((ms - began_ms_) / kTickMs + 1);
-  }
+  std::uint64_t tick_now() const { return tick_at(uv_now(&loop_)); }
+  std::uint64_t tick_at(std::uint64_t ms) const { return (ms - began_ms_) / kTickMs + 1; }
 
   uv_loop_t loop_;
   uv_timer_t tick_;
@@ -150,10 +149,11 @@ class EventLoop {
   std::array<ListNode, kSlots> slots_;
   std::array<std::uint64_t, kSlots / 64> occupied_{};
   std::uint64_t began_ms_ = 0;
-  std::uint32_t wheel_tick_ = 0;  // slots up to this tick have been fired
-  std::uint32_t armed_for_ = 0;   // tick the libuv timer waits for; 0: not running
+  std::uint64_t wheel_tick_ = 0;  // slots up to this tick have been fired
+  std::uint64_t armed_for_ = 0;   // tick the libuv timer waits for; 0: not running
   std::uint64_t now_ns_ = 0;
-  std::uint64_t turn_began_ns_ = 0;
+  std::uint64_t timers_began_ns_ = 0;
+  std::uint64_t waited_until_ms_ = 0;
   bool (*turn_end_)(void*) = nullptr;
   void* turn_end_owner_ = nullptr;
   bool (*wait_)(void*) = nullptr;

@@ -136,7 +136,8 @@ class Wire {
               // sees the answer
     kReset,   // TCP RST: what was sent must not look complete
   };
-  OutBuffer out;  // codecs append; written at the end of the loop's turn, after Codec::pump()
+  OutBuffer out;  // codecs append; written after wake(), at the end of the loop's turn, after
+                  // Codec::pump()
   virtual void wake() = 0;  // `out` has bytes, or pump() has work
   // The same, but what `out` has is better sent with what follows, if that comes within a few
   // turns of the loop, in none of which it sleeps.

@@ -281,7 +281,7 @@ bool Connection::take_in(ssize_t size) {
     // A full read that nobody had to hold earns larger ones; one that went nowhere costs no more
     // than a small one.
     const bool full = static_cast<std::uint32_t>(size) == read_size_;
-    if (other_ != nullptr && !other_->out.empty())
+    if (other_ != nullptr && !other_->out.empty() && other_->patience_ == 0)
       read_size_ = kFirstRead;
     else if (full && read_size_ < limits::kReadBuffer)
       read_size_ *= 4;

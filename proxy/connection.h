@@ -1,7 +1,7 @@
 // One socket's bytes in both directions, with back-pressure. Reads land in the worker's shared
-// buffer; writes gather in `out` and leave once a turn; what the kernel does not take stays there
-// until it does. Everything that can go wrong with a socket arrives as on_broken(), never inside a
-// call made on it.
+// buffer; writes gather in `out` and leave once a turn, or with wake_soon() a few turns later; what
+// the kernel does not take stays there until it does. Everything that can go wrong with a socket
+// arrives as on_broken(), never inside a call made on it.
 #pragma once
 
 #include <uv.h>
@@ -151,7 +151,7 @@ class Connection final : public Wire {
   bool linger_ = false;
   bool reading_ = false;  // wanted; while `held_` only until bytes come
   bool held_ = false;
-  std::uint8_t patience_ = 0;    // waits that it stays in `patient`
+  std::uint8_t patience_ = 0;    // waits of the loop that may pass before it is written
   bool blocked_ = false;         // the kernel's buffer is full
   bool wants_writable_ = false;  // watched for that until all has left
   bool broken_ = false;

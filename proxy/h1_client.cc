@@ -140,6 +140,7 @@ void H1Client::send_request(const RequestHead& head, bool last) {
   }
   out_.begin(kind, framing.length.value_or(0), head.version == Version::kHttp2);
   if (!out_.body(wire_, {}, last)) fail();
+  if (head.expects_continue) wire_.wake();  // the body waits for the answer to this
 }
 
 void H1Client::prepare_upgrade(const RequestHead& head, h1::Framing& framing) {

@@ -258,8 +258,8 @@ bool Outgoing::body(Wire& wire, std::string_view bytes, bool last) {
   if (wire.out.size() > limits::kHighWater) high_ = true;
   if (last)
     end(wire);
-  else if (bytes.empty())
-    wire.wake_soon();  // a head, whose body is often right behind it
+  else if (bytes.empty() && kind_ != Kind::kNone)
+    wire.wake_soon();  // the head alone: its body is often right behind it
   else
     wire.wake();
   return sound;

@@ -24,7 +24,7 @@ struct Framing {
   std::string_view websocket_accept;  // response: computed, where the upstream gave none
 };
 
-// False: a field holds a line end or NUL, and nothing was written.
+// False: a field holds a control byte other than a tab, and nothing was written.
 [[nodiscard]] bool write_request(OutBuffer& out, const RequestHead& head, const Framing& framing);
 [[nodiscard]] bool write_response(OutBuffer& out, const ResponseHead& head, const Framing& framing);
 

@@ -177,19 +177,24 @@ using Word = std::uint64_t;
 
 void SessionMemory::put_aside() {
   if (!kWholePages) return;
-  const auto* const words = reinterpret_cast<const Word*>(place_);
+  const auto word = [this](std::size_t at) {
+    Word value;
+    std::memcpy(&value, place_ + at * sizeof(Word), sizeof(Word));
+    return value;
+  };
   const std::size_t count = used_ / sizeof(Word);
   // A run is smaller than the zeros it stands for, but for the first.
   std::array<char, kBytes + sizeof(Run)> packed;
   std::size_t size = 0;
   for (std::size_t at = 0; at < count;) {
     Run run{0, 0};
-    while (at < count && words[at] == 0) ++run.zeros, ++at;
+    while (at < count && word(at) == 0) ++run.zeros, ++at;
     const std::size_t begin = at;
-    while (at < count && words[at] != 0) ++at;
+    while (at < count && word(at) != 0) ++at;
     run.words = static_cast<std::uint16_t>(at - begin);
     std::memcpy(packed.data() + size, &run, sizeof(Run));
-    std::memcpy(packed.data() + size + sizeof(Run), words + begin, run.words * sizeof(Word));
+    std::memcpy(packed.data() + size + sizeof(Run), place_ + begin * sizeof(Word),
+                run.words * sizeof(Word));
     size += sizeof(Run) + run.words * sizeof(Word);
   }
   kept_ = std::make_unique_for_overwrite<char[]>(size);

@@ -33,7 +33,7 @@ class Peer:
             spec = {**json.loads((self.folder / "peer.json").read_text()), **spec}
         self.spec = spec
         self.direct: bool = spec.get("direct", False)
-        found = binary or os.environ.get(spec.get("env", ""), "") or shutil.which(spec.get("binary", ""))
+        found = shutil.which(binary or os.environ.get(spec.get("env", "")) or spec.get("binary", ""))
         self.binary = os.path.abspath(found) if found else ""    # peers run in folders of their own
 
     def missing(self) -> str:

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -74,6 +75,17 @@ TEST(EventLoop, StoppedTimersWakeNobody) {
   loop.run();
   EXPECT_LT(waits, kStopped / 4);
   uv_close(reinterpret_cast<uv_handle_t*>(&before_wait), nullptr);
+}
+
+TEST(EventLoop, WhateverTakesLongInATurnIsNoted) {
+  constexpr std::uint64_t kAtLeast = 40'000'000;  // of 60 ms, since libuv's clock is coarse
+  EventLoop loop;
+  Alarm end(loop);
+  end.stop_loop = true;
+  end.timer.start(Millis{100});
+  loop.post([] { std::this_thread::sleep_for(std::chrono::milliseconds(60)); });
+  loop.run();
+  EXPECT_GE(loop.longest_turn_ns, kAtLeast);
 }
 
 TEST(EventLoop, ATimerCanBeMovedEarlier) {

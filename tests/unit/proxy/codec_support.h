@@ -47,7 +47,14 @@ class FakeWire final : private SlabHolder, public Wire {
   }
   std::string take_sent() { return std::exchange(sent, {}); }
 
-  void wake() override { woken = true; }
+  void wake() override {
+    woken = true;
+    patient = false;
+  }
+  void wake_soon() override {
+    patient = !woken;
+    woken = true;
+  }
   void write_through(std::string_view bytes) override {
     ++written_through;
     flush();
@@ -73,6 +80,7 @@ class FakeWire final : private SlabHolder, public Wire {
   std::optional<Close> closed;
   int written_through = 0;
   bool woken = false;
+  bool patient = false;  // what woke it can wait for more
   bool held = false;
   bool shut = false;
 };

@@ -98,6 +98,21 @@ TEST_F(ConnectionWrites, AHeadWhoseBodyDoesNotComeLeavesWithoutAnyEvent) {
   EXPECT_TRUE(patience_.armed());
 }
 
+TEST_F(ConnectionWrites, AHeadThatWaitsLeavesBeforeTheEnd) {
+  queue("head");
+  connection_.wake_soon();
+  connection_.close(Wire::Close::kFlush);
+  EXPECT_EQ(next_write(), "head");
+}
+
+TEST_F(ConnectionWrites, AHeadThatWaitsGoesWithItsConnection) {
+  queue("head");
+  connection_.wake_soon();
+  connection_.abort();
+  patience_.start(Millis{20});
+  EXPECT_EQ(next_write(), "nothing");
+}
+
 TEST_F(ConnectionWrites, WhatIsUrgentTakesAPatientHeadAlong) {
   queue("head");
   connection_.wake_soon();

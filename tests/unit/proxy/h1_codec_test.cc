@@ -72,6 +72,57 @@ TEST(H1Answer, FramesTheBodyByWhatTheClientUnderstands) {
             "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n");
 }
 
+TEST(H1Answer, OnlyAHeadWhoseBodyIsToComeWaits) {
+  Exchanges exchanges;
+  exchanges.clients.on_whole = [](RequestOwner&) {};
+  const auto answer = [&](const Bytes& request, std::optional<std::uint64_t> length) {
+    exchanges.feed(request);
+    RequestOwner& owner = exchanges.last();
+    ResponseHead head(owner.arena);
+    head.content_length = length;
+    owner.answered = true;
+    owner.stream.send_response(head, false);
+    return std::pair(&owner.stream, exchanges.wire.patient);
+  };
+  for (const std::optional<std::uint64_t> length : {std::optional<std::uint64_t>(6), {}}) {
+    const auto [stream, patient] = answer(get(""), length);
+    EXPECT_TRUE(patient);
+    stream->send_body("abc", false);
+    EXPECT_FALSE(exchanges.wire.patient);
+    exchanges.wire.turn(*exchanges.codec);
+    stream->send_body("def", false);
+    EXPECT_FALSE(exchanges.wire.patient);
+    stream->send_body({}, true);
+    EXPECT_FALSE(exchanges.wire.patient);
+    exchanges.wire.turn(*exchanges.codec);
+  }
+  EXPECT_FALSE(answer(raw("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"), 6).second);
+}
+
+TEST(H1Request, OnlyAHeadWhoseBodyIsToComeWaits) {
+  const auto waits = [](bool last, bool expects) {
+    FakeWire wire;
+    FakePool pool;
+    ResponseOwner owner;
+    const auto codec = make_h1_client(wire, pool, {});
+    RequestHead head(owner.arena);
+    head.method_text = "POST";
+    head.method = Method::kPost;
+    head.target = "/";
+    head.authority = "a";
+    head.expects_continue = expects;
+    owner.stream = codec->open(owner);
+    owner.stream->send_request(head, last);
+    EXPECT_TRUE(wire.woken);
+    const bool waited = wire.patient;
+    codec->on_broken();
+    return waited;
+  };
+  EXPECT_TRUE(waits(false, false));
+  EXPECT_FALSE(waits(false, true));
+  EXPECT_FALSE(waits(true, false));
+}
+
 TEST(H1Answer, NamesFromHttp2AreTrainCase) {
   EXPECT_EQ(
       answered(
