@@ -68,11 +68,13 @@ class CellRuns:
         return sorted(peers, key=lambda p: (self.median(p) is None, self.median(p) or 0))
 
     def counted(self, peer: str) -> list[Run]:
-        """The runs in which the machine was not slow; all of them if it always was."""
-        return [r for r in self.valid(peer) if not r["slow"]] or self.valid(peer)
+        """The runs in which the machine was not slow; all of them if it mostly was."""
+        steady = [r for r in self.valid(peer) if not r["slow"]]
+        return self.valid(peer) if self.doubtful(peer) else steady
 
     def doubtful(self, peer: str) -> bool:
-        return all(r["slow"] for r in self.valid(peer))
+        slow = [r["slow"] for r in self.valid(peer)]
+        return 2 * sum(slow) > len(slow)
 
     def values(self, peer: str, key: str = "value") -> list[float]:
         return [r[key] for r in self.counted(peer) if r.get(key) is not None]
@@ -90,17 +92,18 @@ class CellRuns:
                 if not p.startswith("outrider") and self.median(p) is not None]
 
     def ratio(self, peer: str, base: str) -> str:
-        """The median of peer ÷ base inside each round; `?` if the machine was slow in every one."""
+        """The median of peer ÷ base inside each round; `?` if the machine was slow in most."""
         if peer == base:
             return "1"
         others = {r["key"]: r for r in self.valid(base)}
         pairs = [(r, others[r["key"]]) for r in self.valid(peer)
                  if r["key"] in others and r["value"] and others[r["key"]]["value"]]
         steady = [pair for pair in pairs if not pair[0]["slow"] and not pair[1]["slow"]]
-        ratios = [a["value"] / b["value"] for a, b in steady or pairs]
+        doubtful = 2 * len(steady) < len(pairs)
+        ratios = [a["value"] / b["value"] for a, b in (pairs if doubtful else steady)]
         if not ratios:
             return "–"
-        return f"{statistics.median(ratios):.2f}" + ("" if steady else "?")
+        return f"{statistics.median(ratios):.2f}" + ("?" if doubtful else "")
 
 
 def cell_table(cell: CellRuns) -> str:
@@ -134,10 +137,11 @@ def entry(cell: CellRuns, peer: str, key: str) -> str:
 
 
 def overview(cells: list[CellRuns]) -> str:
-    """One row a cell: median and lowest of each peer, and outrider against the best and nginx."""
+    """One row a cell: median and lowest of each peer, each outrider against the best, and nginx."""
     peers = list(dict.fromkeys(p for c in cells for p in c.measured() if c.median(p) is not None))
     peers.sort(key=lambda p: not p.startswith("outrider"))
-    head = ["cell", "unit", *peers, "outrider ÷ best", "÷ nginx"]
+    ours = [p for p in peers if p.startswith("outrider")]
+    head = ["cell", "unit", *peers, *(f"{p} ÷ best" for p in ours), "outrider ÷ nginx"]
     out = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
     for cell in cells:
         row = [cell.name, cell.unit]
@@ -149,12 +153,11 @@ def overview(cells: list[CellRuns]) -> str:
             median = number(cell.median(peer)) + ("?" if cell.doubtful(peer) else "")
             row.append((f"**{median}**" if [peer] == best else median)
                        + f" / {number(cell.lowest(peer))}")
-        rival = cell.rivals()[:1]
-        if rival and "outrider" in cell.measured():
-            row += [f"{cell.ratio('outrider', rival[0])} ({rival[0]})",
-                    cell.ratio("outrider", "nginx")]
-        else:
-            row += ["–", "–"]
+        rival = cell.rivals()[0] if cell.rivals() else ""
+        row += [f"{cell.ratio(p, rival)} ({rival})" if rival and p in cell.runs else "–"
+                for p in ours]
+        row.append(cell.ratio("outrider", "nginx")
+                   if "nginx" in cell.runs and "outrider" in cell.runs else "–")
         out.append("| " + " | ".join(row) + " |")
     return "\n".join(out) + "\n"
 
