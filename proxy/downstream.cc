@@ -26,12 +26,12 @@ Downstream::Downstream(Listener& listener)
   info_.listener = listener.snapshot().config;
   info_.listener_label = listener.snapshot().label;
   draining_ = listener.worker().draining;
-  ++listener.worker().clients_;
+  listener.worker().client_came();
 }
 
 Downstream::~Downstream() {
   OUTRIDER_ASSERT(!streams.linked());
-  --listener_.worker().clients_;
+  listener_.worker().client_left();
   if (admitted_) listener_.leave(info_.ip);
 }
 

@@ -186,8 +186,7 @@ void Worker::trim() {
   if (!quiet) trim_timer_.start(kTrimEvery);  // for what is needed no more
   trimmed_ += flusher_.slabs.small.trim() + flusher_.slabs.large.trim() + blocks_.trim() +
               stream_blocks_.trim() + H2Memory::of_this_thread().trim();
-  if (clients_ < clients_then_) trimmed_ += (clients_then_ - clients_) * kConnectionBytes;
-  clients_then_ = clients_;
+  trimmed_ += (std::exchange(clients_peak_, clients_) - clients_) * kConnectionBytes;
   if (trimmed_ < (quiet ? kWorthTrimming : kWorthAStall)) return;
   trimmed_ = 0;
   malloc_trim(0);

@@ -2,6 +2,7 @@
 // connections, streams, services, pools, counters.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <map>
@@ -113,7 +114,8 @@ class Worker {
   void* stream_memory();
   void give_back_stream_memory(void* memory);
   std::size_t open_streams_ = 0;
-  std::size_t clients_ = 0;
+  void client_came() { clients_peak_ = std::max(clients_peak_, ++clients_); }
+  void client_left() { --clients_; }
   std::size_t cut_streams_ = 0;
   bool draining = false;
 
@@ -135,7 +137,8 @@ class Worker {
   std::vector<std::unique_ptr<ServiceRuntime>> services_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   Timer trim_timer_;
-  std::size_t clients_then_ = 0;  // at the last trim()
+  std::size_t clients_ = 0;
+  std::size_t clients_peak_ = 0;  // since the last trim()
   std::size_t trimmed_ = 0;       // bytes that the heap has had and may still hold
   bool active_ = false;           // since the last trim()
   std::thread thread_;
