@@ -32,6 +32,11 @@ SocketAddress::SocketAddress(const config::Address& address) {
   }
 }
 
+ServiceShared::ServiceShared(std::size_t endpoint_count) {
+  for (std::size_t i = 0; i < endpoint_count; ++i)
+    endpoints.push_back(std::make_shared<EndpointState>());
+}
+
 Service::Service(const config::Service& service, std::uint32_t label,
                  std::shared_ptr<ServiceShared> shared)
     : config_(service), label_(label), shared_(std::move(shared)) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "config/model.h"
+#include "discovery/endpoint_state.h"
 
 namespace outrider {
 
@@ -40,6 +41,12 @@ class Random {
 
 // Process-wide, one per service name, alive across reloads.
 struct ServiceShared {
+  explicit ServiceShared(std::size_t endpoint_count = 0);
+  // After any state below has changed: every worker looks at them anew.
+  void changed() { version.fetch_add(1, std::memory_order_release); }
+  std::atomic<std::uint64_t> version{1};
+  std::vector<std::shared_ptr<EndpointState>> endpoints;  // as config::Service::endpoints
+
   std::atomic<std::uint64_t> connections{0};
   std::atomic<std::uint64_t> pending{0};
   std::atomic<std::uint64_t> requests{0};

@@ -135,8 +135,8 @@ bool Server::bind_all() {
     sockets_.push_back(std::move(sockets));
   }
   if (!all) return false;
-  for (std::size_t i = 0; i < config_->services.size(); ++i)
-    shared_.services.push_back(std::make_shared<ServiceShared>());
+  for (const config::Service& service : config_->services)
+    shared_.services.push_back(std::make_shared<ServiceShared>(service.endpoints.size()));
   for (std::size_t i = 0; i < config_->listeners.size(); ++i)
     shared_.listeners.push_back(std::make_shared<ListenerShared>());
   if (config_->telemetry.access_log != config::Telemetry::Log::kOff) {
