@@ -18,8 +18,8 @@ namespace outrider::config {
 // A file and its tree.
 struct Unit {
   Unit(std::string name, std::string directory, std::string text, std::int32_t index,
-       Diagnostics& diagnostics)
-      : reading{source, tree, diagnostics, {}} {
+       Diagnostics& diagnostics, const Keys& keys)
+      : reading{source, tree, diagnostics, keys, {}} {
     source.name = std::move(name);
     source.directory = std::move(directory);
     source.text = std::move(text);
@@ -60,9 +60,11 @@ class Names {
 };
 
 struct Draft {
-  explicit Draft(Diagnostics& diagnostics) : diagnostics(diagnostics) {}
+  Draft(Diagnostics& diagnostics, Extensions extensions)
+      : diagnostics(diagnostics), keys(extensions) {}
 
   Diagnostics& diagnostics;
+  const Keys keys;
   std::vector<std::unique_ptr<Unit>> units;
   std::deque<Top> tops;
   bool complete = true;  // every file was read as a whole, so what is not there was not written

@@ -149,14 +149,16 @@ Long list_of_scalars(const Value& value) {
 
 Long long_form(const Value& value, const Key& rule);
 
-Long section(const Value& value, Section of) {
+Long section(const Value& value, std::span<const Key> keys) {
   Long out = collection(Long::Kind::kMap, value.mark());
   for (std::uint32_t i = 0; i < value.entries(); ++i) {
     const Value one = value.entry(i);
-    out.add(one.name(), long_form(one, *find_key(of, one.name())));
+    out.add(one.name(), long_form(one, *find_key(keys, one.name())));
   }
   return out;
 }
+
+Long section(const Value& value, Section of) { return section(value, value.reading().keys.of(of)); }
 
 Long endpoints(const Value& value) {
   if (value.is_scalar() && is_source(value.node().text)) return scalar(value);
@@ -200,6 +202,12 @@ Long matches(const Value& value) {
 }
 
 Long shorthand(const Value& value, const Key& rule) {
+  if (rule.expand != nullptr) {
+    Long out = collection(Long::Kind::kMap, value.mark());
+    for (auto& [name, text] : rule.expand(value.node().text))
+      out.add(name, scalar(std::move(text), false, value.mark()));
+    return out;
+  }
   switch (rule.type) {
     case Type::kTargets: {
       Long out = collection(Long::Kind::kMap, value.mark());
@@ -231,8 +239,14 @@ Long long_form(const Value& value, const Key& rule) {
   if (value.is_scalar() && value.node().reference)
     return scalar(value, rule.type);  // what it says is not known here
   if (value.is_scalar()) return shorthand(value, rule);
-  if (rule.of == Section::kNone || rule.type == Type::kTargets) return texts(value);
-  return section(value, rule.of);
+  if (value.is_list() && rule.type == Type::kTextsOrMaps) {
+    Long out = collection(Long::Kind::kList, value.mark());
+    for (std::uint32_t i = 0; i < value.items(); ++i) out.add({}, long_form(value.item(i), rule));
+    return out;
+  }
+  const std::span<const Key> keys = value.reading().keys.below(rule);
+  if (keys.empty() || rule.type == Type::kTargets) return texts(value);
+  return section(value, keys);
 }
 
 Long service(const Value& value) {
@@ -311,7 +325,7 @@ Long united(const Draft& draft, const Key& key) {
 
 std::string expand(const Draft& draft, bool origins) {
   Writer writer(draft, origins);
-  for (const Key& key : keys_of(Section::kTop)) {
+  for (const Key& key : draft.keys.of(Section::kTop)) {
     if (key.name == "include" || key.name == "listen") continue;
     if (key.type == Type::kNamed || key.type == Type::kServices || key.type == Type::kRoutes) {
       const Long all = united(draft, key);

@@ -103,7 +103,8 @@ class Collector {
   Unit& parse(std::string name, std::string directory, std::string text) {
     const auto index = static_cast<std::int32_t>(draft_.units.size());
     draft_.units.push_back(std::make_unique<Unit>(std::move(name), std::move(directory),
-                                                  std::move(text), index, draft_.diagnostics));
+                                                  std::move(text), index, draft_.diagnostics,
+                                                  draft_.keys));
     Unit& unit = *draft_.units.back();
     const bool whole = yaml::parse(unit.source, draft_.diagnostics, unit.tree);
     draft_.complete = draft_.complete && whole;
@@ -138,8 +139,8 @@ class Collector {
       return at->error("file",
                        (at->node().reference ? at->shown() : "'" + path + "'") + " " + problem);
     const auto index = static_cast<std::int32_t>(draft_.units.size());
-    draft_.units.push_back(
-        std::make_unique<Unit>(path, std::string(), std::string(), index, draft_.diagnostics));
+    draft_.units.push_back(std::make_unique<Unit>(path, std::string(), std::string(), index,
+                                                  draft_.diagnostics, draft_.keys));
     draft_.diagnostics.add(
         {&draft_.units.back()->source, {}, Severity::kError, {}, problem, "file", {}});
   }
@@ -200,10 +201,10 @@ class Collector {
                "nothing in it: a configuration begins with `outrider: v1`");
   }
 
-  static bool looks_native(const yaml::Tree& tree, const yaml::Node& root) {
+  bool looks_native(const yaml::Tree& tree, const yaml::Node& root) const {
     if (root.kind != yaml::Kind::kMap) return false;
     for (std::uint32_t i = 0; i < root.count; ++i)
-      if (find_key(Section::kTop, tree.key(root, i).text) != nullptr) return true;
+      if (draft_.keys.find(Section::kTop, tree.key(root, i).text) != nullptr) return true;
     return false;
   }
 

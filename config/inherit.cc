@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "config/draft.h"
+#include "config/extension.h"
 
 namespace outrider::config {
 namespace {
@@ -51,6 +52,14 @@ void inherit(Policy& level, const Policy& from) {
   take(level.rewrite_host, from.rewrite_host);
   take(level.request_headers, from.request_headers);
   take(level.response_headers, from.response_headers);
+  for (const auto& [extension, settings] : from.told) {
+    const auto own = std::find_if(level.told.begin(), level.told.end(),
+                                  [&](const auto& it) { return it.first == extension; });
+    if (own == level.told.end())
+      level.told.emplace_back(extension, settings);
+    else
+      own->second = extension->inherit(own->second.get(), settings.get());
+  }
 }
 
 const Policy& built_in_policy() {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 
+#include "config/extension.h"
 #include "config/limits.h"
 
 namespace outrider::config {
@@ -159,21 +160,33 @@ constexpr Key kKeys[] = {
     time(S::kServiceTimeouts, "connect", "To establish a connection."),
     time(S::kServiceTimeouts, "idle", "For an unused connection."),
 
-#define POLICY_KEYS(S_)                                                                          \
-  later(S_, "mirror"),                                                                           \
-      plain(S_, "rewrite", T::kRewriteTo, "The path and host the upstream sees.", S::kRewrite),  \
-      map(S_, "headers", S::kHeaders, "Header fields changed on the way."),                      \
-      plain(S_, "timeout", T::kTimeoutPolicy,                                                    \
-            "How long the request may take; a duration is the total.", S::kTimeout),             \
-      plain(S_, "retry", T::kRetryPolicy, "Further attempts; a number is how many.", S::kRetry), \
-      later(S_, "hedge"), later(S_, "fault"), later(S_, "limit"), later(S_, "cors"),             \
-      later(S_, "compress"), map(S_, "body", S::kBody, "Bounds of the request's body."),         \
-      later(S_, "session"),                                                                      \
-      plain(S_, "upgrade", T::kTexts, "Protocols that a connection may switch to; [] is none."), \
-      word(S_, "when_empty", "spill|fail",                                                       \
-           "Whether a target without servers leaves its share to the others."),                  \
-      later(S_, "allow"), later(S_, "deny"), later(S_, "jwt"), later(S_, "auth"),                \
-      later(S_, "basic"), later(S_, "api_key"), later(S_, "grpc_web"), later(S_, "buffer")
+// clang-format off
+#define POLICY_KEYS(S_)                                                                            \
+  later(S_, "mirror"),                                                                             \
+  plain(S_, "rewrite", T::kRewriteTo, "The path and host the upstream sees.", S::kRewrite),        \
+  map(S_, "headers", S::kHeaders, "Header fields changed on the way."),                            \
+  plain(S_, "timeout", T::kTimeoutPolicy,                                                          \
+        "How long the request may take; a duration is the total.", S::kTimeout),                   \
+  plain(S_, "retry", T::kRetryPolicy, "Further attempts; a number is how many.", S::kRetry),       \
+  later(S_, "hedge"),                                                                              \
+  later(S_, "fault"),                                                                              \
+  later(S_, "limit"),                                                                              \
+  later(S_, "cors"),                                                                               \
+  later(S_, "compress"),                                                                           \
+  map(S_, "body", S::kBody, "Bounds of the request's body."),                                      \
+  later(S_, "session"),                                                                            \
+  plain(S_, "upgrade", T::kTexts, "Protocols that a connection may switch to; [] is none."),       \
+  word(S_, "when_empty", "spill|fail",                                                             \
+       "Whether a target without servers leaves its share to the others."),                        \
+  later(S_, "allow"),                                                                              \
+  later(S_, "deny"),                                                                               \
+  later(S_, "jwt"),                                                                                \
+  later(S_, "auth"),                                                                               \
+  later(S_, "basic"),                                                                              \
+  later(S_, "api_key"),                                                                            \
+  later(S_, "grpc_web"),                                                                           \
+  later(S_, "buffer")
+    // clang-format on
 
     POLICY_KEYS(S::kPolicy),
 
@@ -319,15 +332,30 @@ static_assert(
 
 }  // namespace
 
-std::span<const Key> keys_of(Section section) {
-  const Range& range = kRanges[static_cast<std::size_t>(section)];
-  return {kKeys + range.first, range.count};
-}
-
-const Key* find_key(Section section, std::string_view name) {
-  for (const Key& key : keys_of(section))
+const Key* find_key(std::span<const Key> keys, std::string_view name) {
+  for (const Key& key : keys)
     if (key.name == name) return &key;
   return nullptr;
+}
+
+Keys::Keys(Extensions extensions) : extensions_(extensions) {
+  const auto with = [&](Section section, std::vector<Key>& rows) {
+    const Range& range = kRanges[static_cast<std::size_t>(section)];
+    rows.assign(kKeys + range.first, kKeys + range.first + range.count);
+    for (const Extension* extension : extensions) {
+      rows.push_back(extension->key);
+      rows.back().in = section;
+    }
+  };
+  with(Section::kPolicy, policy_);
+  with(Section::kRoute, route_);
+}
+
+std::span<const Key> Keys::of(Section section) const {
+  if (section == Section::kPolicy) return policy_;
+  if (section == Section::kRoute) return route_;
+  const Range& range = kRanges[static_cast<std::size_t>(section)];
+  return {kKeys + range.first, range.count};
 }
 
 }  // namespace outrider::config

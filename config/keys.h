@@ -4,7 +4,10 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace outrider::config {
 
@@ -81,7 +84,15 @@ enum class Type : std::uint8_t {
   kBackoffRange,
   kUploadRate,   // `240B/s after 5s`, or false
   kAccessLogTo,  // json, text, false, or a map
+  kTextOrMap,    // a short form, or a map of `fields`
+  kTextsOrMaps,  // … or a list of both
 };
+
+struct Extension;  // config/extension.h
+using Extensions = std::span<const Extension* const>;
+
+// The entries of a long form, for a short form of it.
+using Expanded = std::vector<std::pair<std::string_view, std::string>>;
 
 struct Key {
   Section in = Section::kNone;
@@ -93,11 +104,31 @@ struct Key {
   bool or_false = false;
   std::int64_t min = 0;
   std::int64_t max = 0;
-  std::string_view words = {};  // `http1|http2`; those behind `||` are not supported yet
+  std::string_view words = {};       // `http1|http2`; those behind `||` are not supported yet
+  std::span<const Key> fields = {};  // in place of `of`, for extensions
+  Expanded (*expand)(std::string_view text) = nullptr;  // of a short form
 };
 
-// In the order in which the contract lists them.
-std::span<const Key> keys_of(Section section);
-const Key* find_key(Section section, std::string_view name);
+const Key* find_key(std::span<const Key> keys, std::string_view name);
+
+// The table of keys, with the rows of extensions among those of policies and routes.
+class Keys {
+ public:
+  explicit Keys(Extensions extensions = {});
+  // In the order in which the contract lists them.
+  std::span<const Key> of(Section section) const;
+  const Key* find(Section section, std::string_view name) const {
+    return find_key(of(section), name);
+  }
+  // Those of the map that stands behind `key`; none: its entries are names.
+  std::span<const Key> below(const Key& key) const {
+    return key.of == Section::kNone ? key.fields : of(key.of);
+  }
+  Extensions extensions() const { return extensions_; }
+
+ private:
+  Extensions extensions_;
+  std::vector<Key> policy_, route_;
+};
 
 }  // namespace outrider::config

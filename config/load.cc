@@ -12,7 +12,7 @@ namespace {
 
 // Keys that stand once in all files together; maps of names and lists of routes unite.
 void check_once(Draft& draft) {
-  for (const Key& key : keys_of(Section::kTop)) {
+  for (const Key& key : draft.keys.of(Section::kTop)) {
     if (key.type == Type::kNamed || key.type == Type::kServices || key.type == Type::kRoutes ||
         key.name == "outrider" || key.name == "include" || key.name == "listen")
       continue;
@@ -64,6 +64,7 @@ Loaded finish(Draft& draft, Diagnostics& diagnostics, const LoadOptions& options
     for (const auto& unit : draft.units)
       draft.config.files.push_back({unit->source.name, unit->source.directory, unit->source.text});
     if (options.expand) out.expanded = expand(draft, options.origins);
+    draft.config.extensions = options.extensions;
     out.config = std::make_shared<const Config>(std::move(draft.config));
   }
   out.diagnostics = diagnostics.take();
@@ -129,14 +130,14 @@ std::string Draft::where(const Mark& mark) const {
 
 Loaded load(const std::vector<std::string>& paths, const LoadOptions& options) {
   Diagnostics diagnostics;
-  Draft draft(diagnostics);
+  Draft draft(diagnostics, options.extensions);
   collect_files(draft, paths);
   return read(draft, diagnostics, options);
 }
 
 std::string long_form(const Config& config) {
   Diagnostics diagnostics;
-  Draft draft(diagnostics);
+  Draft draft(diagnostics, config.extensions);
   collect_again(draft, config.files);
   for (const auto& unit : draft.units)
     if (unit->native != nullptr) draft.tops.emplace_back(*unit);
@@ -145,7 +146,7 @@ std::string long_form(const Config& config) {
 
 Loaded load_text(std::string name, std::string text, const LoadOptions& options) {
   Diagnostics diagnostics;
-  Draft draft(diagnostics);
+  Draft draft(diagnostics, options.extensions);
   collect_text(draft, std::move(name), std::move(text));
   return read(draft, diagnostics, options);
 }

@@ -35,6 +35,7 @@ struct Loaded {
 struct LoadOptions {
   bool expand = false;   // fill Loaded::expanded
   bool origins = false;  // … with origins as comments
+  Extensions extensions = {};
 };
 
 // `paths`: files, directories, or `-` (standard input). Never throws.
@@ -51,6 +52,6 @@ std::string render(const Diagnostic& diagnostic);
 std::string render_json(const std::vector<Diagnostic>& diagnostics);
 
 // JSON Schema (draft 2020-12) of the native form, made from the same tables as the reader.
-std::string json_schema();
+std::string json_schema(Extensions extensions = {});
 
 }  // namespace outrider::config

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "config/keys.h"
 #include "config/limits.h"
 
 namespace outrider::config {
@@ -225,6 +226,8 @@ struct Policy {
   Maybe<RegexRewrites> rewrite_regex;  // unset: none
   HeaderEdits request_headers;
   HeaderEdits response_headers;
+  // What filters are told, by the extension that read it (extension.h).
+  std::vector<std::pair<const Extension*, std::shared_ptr<const void>>> told;
 };
 
 // ---- routes
@@ -321,6 +324,7 @@ struct File {
 
 struct Config {
   std::vector<File> files;
+  Extensions extensions;            // it was read with
   std::optional<unsigned> workers;  // unset: auto
   std::vector<Listener> listeners;  // file order
   std::vector<Service> services;    // file order

@@ -73,7 +73,7 @@ void warn_http_keys(const Map& map) {
     if (!value) continue;
     for (std::uint32_t i = 0; i < value->entries(); ++i) {
       const Value entry = value->entry(i);
-      const bool known = find_key(
+      const bool known = value->reading().keys.find(
           group == "limits" ? Section::kListenerLimits : Section::kListenerTimeouts, entry.name());
       if (known && entry.name() != "connections" && entry.name() != "per_client" &&
           entry.name() != "idle")

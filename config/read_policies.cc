@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "config/draft.h"
+#include "config/extension.h"
 #include "config/variables.h"
 
 namespace outrider::config {
@@ -184,6 +185,10 @@ Policy read_policy(const Map& map) {
   if (const auto word = map.get_word("when_empty"))
     policy.when_empty = {*word == 0 ? WhenEmpty::kSpill : WhenEmpty::kFail,
                          map["when_empty"]->mark()};
+  if (map)
+    for (const Extension* extension : map.extensions())
+      if (const auto value = map[extension->key.name])
+        policy.told.emplace_back(extension, extension->read(*value));
   return policy;
 }
 

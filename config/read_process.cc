@@ -16,7 +16,7 @@ void read_workers(const Value& value, Config& config) {
   const auto text = value.text("auto, or a number");
   if (!text || *text == "auto") return;
   std::int64_t workers = 0;
-  const Key& key = *find_key(Section::kTop, "workers");
+  const Key& key = *value.reading().keys.find(Section::kTop, "workers");
   if (const Problem problem = parse_integer(*text, key.min, key.max, workers))
     value.fail(problem.code == "wrong-type"
                    ? Problem{"is neither auto nor a number", "wrong-type", {}}

@@ -3,6 +3,7 @@
 #include <unordered_set>
 
 #include "config/draft.h"
+#include "config/extension.h"
 
 namespace outrider::config {
 namespace {
@@ -178,10 +179,15 @@ class RouteReader {
   }
 
   void warn_upstream_keys(std::string_view action) const {
-    for (const std::string_view name : {"timeout", "retry", "rewrite", "upgrade", "when_empty"})
+    const auto warn = [&](std::string_view name) {
       if (const auto value = map_[name])
         value->warn("no-effect",
                     "has no effect beside `" + std::string(action) + "`: nothing goes upstream");
+    };
+    for (const std::string_view name : {"timeout", "retry", "rewrite", "upgrade", "when_empty"})
+      warn(name);
+    for (const Extension* extension : map_.extensions())
+      if (extension->upstream) warn(extension->key.name);
     const auto headers = map_["headers"];
     if (!headers || !headers->is_map()) return;
     for (std::uint32_t i = 0; i < headers->entries(); ++i) {

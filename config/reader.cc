@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 #include "config/yaml_text.h"
 
@@ -246,42 +247,51 @@ bool Value::check(Problem (*grammar)(std::string_view), std::string_view text) c
   return !problem;
 }
 
-std::string_view nearest_key(Section section, std::string_view wrong) {
+std::string_view nearest_key(std::span<const Key> keys, std::string_view wrong) {
   std::vector<std::string_view> names;
-  for (const Key& key : keys_of(section)) names.push_back(key.name);
+  for (const Key& key : keys) names.push_back(key.name);
   return nearest(wrong, names);
 }
 
-Map::Map(const Value& map, Section section) : map_(&map), section_(section) {
-  if (!map.is_map()) {
-    map.wrong_type("a map");
-    map_ = nullptr;
+Map::Map(const Value& map, Section section)
+    : map_(&map), section_(section), keys_(map.reading().keys.of(section)) {
+  check();
+}
+
+Map::Map(const Value& map, const Key& rule)
+    : map_(&map), section_(Section::kNone), keys_(rule.fields) {
+  check();
+}
+
+void Map::check() {
+  if (!map_->is_map()) {
+    std::exchange(map_, nullptr)->wrong_type("a map");
     return;
   }
-  for (std::uint32_t i = 0; i < map.entries(); ++i) check_key(i);
+  for (std::uint32_t i = 0; i < map_->entries(); ++i) check_key(i);
   check_required();
 }
 
 void Map::check_key(std::uint32_t entry) {
   const Value value = map_->entry(entry);
-  const Key* key = find_key(section_, value.name());
+  const Key* key = find_key(keys_, value.name());
   if (key == nullptr) {
     if (section_ == Section::kTop && value.name().starts_with("x-")) return;
     const bool trap = !value.key_->quoted && (value.name() == "<<" || value.name().empty());
     if (trap || value.is_null()) return;  // reported already
     const bool of_route = section_ == Section::kPolicy || section_ == Section::kService ||
                           section_ == Section::kDefaultService;
-    if (of_route && find_key(Section::kRoute, value.name()) != nullptr)
+    if (of_route && value.reading().keys.find(Section::kRoute, value.name()) != nullptr)
       value.error_at_key("unknown-key", "unknown key: it stands on a route");
     else
-      value.error_at_key("unknown-key", "unknown key", nearest_key(section_, value.name()));
+      value.error_at_key("unknown-key", "unknown key", nearest_key(keys_, value.name()));
   } else if (key->type == Type::kLater) {
     value.error_at_key(kNotYet, "not supported yet");
   }
 }
 
 void Map::check_required() const {
-  for (const Key& key : keys_of(section_)) {
+  for (const Key& key : keys_) {
     if (!key.required) continue;
     if (!(*this)[key.name])
       map_->error_at_key("missing-key", "needs the key '" + std::string(key.name) + "'");
@@ -292,7 +302,7 @@ std::optional<Value> Map::operator[](std::string_view name) const {
   if (map_ == nullptr) return std::nullopt;
   for (std::uint32_t i = 0; i < map_->entries(); ++i)
     if (map_->reading().tree.key(map_->node(), i).text == name) {
-      if (find_key(section_, name) == nullptr) return std::nullopt;  // reported as unknown here
+      if (find_key(keys_, name) == nullptr) return std::nullopt;  // reported as unknown here
       return map_->entry(i);
     }
   return std::nullopt;

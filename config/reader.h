@@ -22,6 +22,7 @@ struct Reading {
   Source& source;
   yaml::Tree& tree;
   Diagnostics& diagnostics;
+  const Keys& keys;
   std::deque<std::string> texts;  // resolved references
 };
 
@@ -93,7 +94,9 @@ class Value {
 class Map {
  public:
   Map(const Value& map, Section section);
+  Map(const Value& map, const Key& rule);  // of the fields of an extension
   explicit operator bool() const { return map_ != nullptr; }
+  Extensions extensions() const { return map_->reading().keys.extensions(); }
   std::optional<Value> operator[](std::string_view name) const;
 
   // Each reads the key if it stands there; true when a value was read. Bounds come from the table.
@@ -128,15 +131,17 @@ class Map {
   }
 
  private:
-  const Key& rule(std::string_view name) const { return *find_key(section_, name); }
+  const Key& rule(std::string_view name) const { return *find_key(keys_, name); }
+  void check();
   void check_key(std::uint32_t entry);
   void check_required() const;
 
   const Value* map_;
   Section section_;
+  std::span<const Key> keys_;
 };
 
-// `did you mean` over the keys of a section.
-std::string_view nearest_key(Section section, std::string_view wrong);
+// `did you mean` over keys.
+std::string_view nearest_key(std::span<const Key> keys, std::string_view wrong);
 
 }  // namespace outrider::config

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "config/extension.h"
 #include "config/keys.h"
 #include "config/load.h"
 
@@ -86,6 +87,8 @@ Json words_of(std::string_view words) {
   return any_of({out, {{"type", "string"}, {"pattern", kReference}}});
 }
 
+Json object(std::span<const Key> keys);
+
 Json type_of(const Key& key) {
   switch (key.type) {
     case Type::kText:
@@ -112,7 +115,9 @@ Json type_of(const Key& key) {
     case Type::kRegexes: return map_of(text());
     case Type::kSubsets: return map_of(map_of(text()));
     case Type::kTemplate: return pattern("^/");
-    case Type::kMap: return ref(key.of);
+    case Type::kTextOrMap: return any_of({text(), object(key.fields)});
+    case Type::kTextsOrMaps: return one_or_list(any_of({text(), object(key.fields)}));
+    case Type::kMap: return key.of == Section::kNone ? object(key.fields) : ref(key.of);
     case Type::kNamed: return map_of(ref(key.of));
     case Type::kRoutes: return list_of(ref(key.of));
     case Type::kEndpoints: return one_or_list(any_of({text(), ref(key.of)}));
@@ -133,9 +138,9 @@ Json type_of(const Key& key) {
   return {};
 }
 
-Json section_schema(Section section) {
+Json object(std::span<const Key> keys) {
   Json out{{"type", "object"}, {"properties", Json::object()}, {"additionalProperties", false}};
-  for (const Key& key : keys_of(section)) {
+  for (const Key& key : keys) {
     if (key.type == Type::kLater) continue;
     Json value = type_of(key);
     if (key.or_false) value = any_of({value, no()});
@@ -148,13 +153,14 @@ Json section_schema(Section section) {
 
 }  // namespace
 
-std::string json_schema() {
+std::string json_schema(Extensions extensions) {
+  const Keys keys(extensions);
   Json out{{"$schema", "https://json-schema.org/draft/2020-12/schema"},
            {"title", "outrider configuration, native form"}};
-  out.update(section_schema(Section::kTop));
+  out.update(object(keys.of(Section::kTop)));
   out["patternProperties"] = {{"^x-", true}};
   for (std::size_t i = static_cast<std::size_t>(Section::kListener); i < kSections; ++i)
-    out["$defs"][section_name(static_cast<Section>(i))] = section_schema(static_cast<Section>(i));
+    out["$defs"][section_name(static_cast<Section>(i))] = object(keys.of(static_cast<Section>(i)));
   return out.dump(2) + "\n";
 }
 

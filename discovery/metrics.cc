@@ -59,6 +59,33 @@ constexpr std::string_view kConnectionStates[] = {"connecting", "idle", "active"
 constexpr std::string_view kRefusedLimits[] = {
     "connections", "per_client",     "pending", "requests",  "retries",
     "resets",      "control_frames", "headers", "handshake", "other"};
+struct EventRow {
+  std::string_view family, help, name, label, value;  // `name`: of what, route or service
+};
+constexpr std::string_view kObserved = "outrider_observed";
+constexpr std::string_view kObservedHelp =
+    "What a policy in `mode: observe` would have done, and did not.";
+constexpr std::string_view kFaults = "outrider_faults";
+constexpr std::string_view kFaultsHelp = "Faults injected.";
+constexpr std::string_view kMirrored = "outrider_mirrored";
+constexpr std::string_view kMirroredHelp = "Copies of requests, by what became of them.";
+constexpr std::string_view kHedges = "outrider_hedges";
+constexpr std::string_view kHedgesHelp = "Second tries beside a slow first, and those that won.";
+// One family's rows stand together.
+constexpr EventRow kEvents[] = {
+    {kObserved, kObservedHelp, "route", "policy", "allow"},
+    {kObserved, kObservedHelp, "route", "policy", "deny"},
+    {kObserved, kObservedHelp, "route", "policy", "limit"},
+    {kObserved, kObservedHelp, "route", "policy", "fault"},
+    {kFaults, kFaultsHelp, "route", "kind", "delay"},
+    {kFaults, kFaultsHelp, "route", "kind", "abort"},
+    {kMirrored, kMirroredHelp, "route", "result", "sent"},
+    {kMirrored, kMirroredHelp, "route", "result", "failed"},
+    {kMirrored, kMirroredHelp, "route", "result", "dropped"},
+    {kHedges, kHedgesHelp, "service", "result", "sent"},
+    {kHedges, kHedgesHelp, "service", "result", "won"},
+};
+static_assert(std::size(kEvents) == static_cast<std::size_t>(Event::kCount));
 static_assert(std::size(kAttemptResults) == static_cast<std::size_t>(AttemptResult::kCount));
 static_assert(std::size(kConnectionStates) == static_cast<std::size_t>(ConnectionState::kCount));
 static_assert(std::size(kRefusedLimits) == static_cast<std::size_t>(RefusedLimit::kCount));
@@ -239,6 +266,10 @@ void Metrics::limit_refused(std::uint32_t label, RefusedLimit limit) {
   ++service(label).refused[static_cast<std::size_t>(limit)];
 }
 
+void Metrics::event(std::uint32_t name, Event event) {
+  ++service(name).events[static_cast<std::size_t>(event)];
+}
+
 void Metrics::add(const Metrics& other) {
   for (const RequestSlot& slot : other.requests_) count_request(slot.key, slot.count);
   for (const DurationSlot& slot : other.durations_)
@@ -249,6 +280,7 @@ void Metrics::add(const Metrics& other) {
     add_up(mine.retries, other.services_[i].retries);
     add_up(mine.connections, other.services_[i].connections);
     add_up(mine.refused, other.services_[i].refused);
+    add_up(mine.events, other.services_[i].events);
   }
   if (downstream_.size() < other.downstream_.size()) downstream_.resize(other.downstream_.size());
   for (std::size_t i = 0; i < other.downstream_.size(); ++i) {
@@ -455,6 +487,15 @@ void Metrics::render(MetricText& text, std::uint32_t series_limit) const {
       "outrider_limit_refused", Type::kCounter,
       "Refused because a limit was reached; `service` names a listener where the limit is one's.",
       "limit", &PerService::refused, [](std::size_t i) { return kRefusedLimits[i]; });
+  for (std::size_t k = 0; k < std::size(kEvents); ++k) {
+    const EventRow& row = kEvents[k];
+    if (k == 0 || kEvents[k - 1].family != row.family)
+      text.family(row.family, Type::kCounter, row.help);
+    for (std::size_t i = 0; i < services_.size(); ++i)
+      if (const std::uint64_t count = services_[i].events[k]; count != 0)
+        text.sample({{row.name, label_text(static_cast<std::uint32_t>(i))}, {row.label, row.value}},
+                    count);
+  }
   text.family("outrider_log_lines_dropped", Type::kCounter,
               "Log lines that their sink did not take in time.");
   text.sample({}, log_lines_dropped);

@@ -63,6 +63,22 @@ enum class RefusedLimit : std::uint8_t {
   kCount
 };
 
+// What is counted by the name of a route or service alone; the rows of a table in metrics.cc.
+enum class Event : std::uint8_t {
+  kObservedAllow,
+  kObservedDeny,
+  kObservedLimit,
+  kObservedFault,
+  kFaultDelay,
+  kFaultAbort,
+  kMirrorSent,
+  kMirrorFailed,
+  kMirrorDropped,
+  kHedgeSent,
+  kHedgeWon,
+  kCount
+};
+
 // Writes families in Prometheus' text format, or OpenMetrics'. A family's samples follow it at
 // once; a counter is named without `_total`.
 class MetricText {
@@ -102,6 +118,7 @@ class Metrics {
   void upstream_connection(std::uint32_t service, ConnectionState state, int change);
   void downstream_connection(std::uint32_t listener, int change);
   void limit_refused(std::uint32_t service_or_listener, RefusedLimit limit);
+  void event(std::uint32_t name, Event event);
   std::uint64_t log_lines_dropped = 0;
   std::uint64_t loop_stall_max_us = 0;
 
@@ -141,6 +158,7 @@ class Metrics {
     std::array<std::uint64_t, kReasonCount> retries{};
     std::array<std::int64_t, static_cast<std::size_t>(ConnectionState::kCount)> connections{};
     std::array<std::uint64_t, static_cast<std::size_t>(RefusedLimit::kCount)> refused{};
+    std::array<std::uint64_t, static_cast<std::size_t>(Event::kCount)> events{};
   };
   std::vector<PerService> services_;  // by label id, grown on demand
   struct Open {

@@ -9,8 +9,8 @@
 namespace outrider {
 
 Chain::Chain(const FilterContext& context) {
-  for (const MakeFilter make : filter_registry()) {
-    std::unique_ptr<const Filter> filter = make(context);
+  for (const FilterKind& kind : filter_registry()) {
+    std::unique_ptr<const Filter> filter = kind.make(context);
     if (filter == nullptr) continue;
     const auto list = [&](Phase phase, std::vector<const Filter*>& filters) {
       if (filter->in(phase)) filters.push_back(filter.get());

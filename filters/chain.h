@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "config/extension.h"
 #include "config/model.h"
 #include "filters/filter.h"
 
@@ -20,6 +21,10 @@ struct FilterContext {
   const config::Policy& policy;    // effective for this target
   const config::Service* service;  // null for redirect and respond
   bool forwards;                   // the route's action is `to`
+  template <class Settings>
+  const Settings* told() const {
+    return config::told<Settings>(policy);
+  }
 };
 
 class Chain {

@@ -11,6 +11,8 @@
 
 #include "config/error.h"
 #include "config/model.h"
+#include "discovery/metrics.h"
+#include "filters/body.h"
 #include "filters/http/message.h"
 
 namespace outrider {
@@ -62,6 +64,7 @@ struct LocalAnswer {
   int status = 0;           // 0: the reason's
   std::string_view detail;  // words for local and trusted clients and the log; arena or static
   bool close = false;       // the connection ends with this answer
+  bool bare = false;        // without a body of ours
   std::uint32_t retry_after_s = 0;  // for 429 and 503; 0: not known
 };
 
@@ -105,6 +108,10 @@ struct Exchange {
   bool replayable =
       true;  // all of the request body so far is kept; set by the stream before on_attempt_failed
   LocalAnswer answer;
+  bool rehearsed = false;  // by `explain`: filters decide, but spend nothing and wait for nothing
+  // A filter that paused in kRequest waits until all of the body is here, at most so many bytes.
+  const config::Leaf<std::uint64_t>* whole_request = nullptr;
+  BodyPath request_body, response_body;
 
   // The outcome.
   Reason reason = Reason::kOk;
@@ -115,9 +122,10 @@ struct Exchange {
   bool tunnel = false;
   bool response_started = false;  // a byte of the response head left for the client
   bool request_complete = false;
-  std::uint64_t bytes_in = 0;    // body bytes from the client
-  std::uint64_t bytes_out = 0;   // body bytes to the client
-  std::uint64_t started_ns = 0;  // monotonic
+  bool response_complete = false;  // no body follows the response's head
+  std::uint64_t bytes_in = 0;      // body bytes from the client
+  std::uint64_t bytes_out = 0;     // body bytes to the client
+  std::uint64_t started_ns = 0;    // monotonic
   std::int64_t started_wall_ms = 0;
   std::uint64_t ended_ns = 0;
 
@@ -127,6 +135,30 @@ struct Exchange {
     answer = {true, why, status_override, words, false};
   }
   std::string_view method() const { return request.method_text; }
+
+  // Counted by the route's name when the exchange ends.
+  void count(Event event) {
+    if (event_count < events.size()) events[event_count++] = event;
+  }
+  std::array<Event, 8> events{};
+  std::uint8_t event_count = 0;
+
+  // What a filter remembers of this exchange, made when first asked for; `owner` is the filter.
+  template <class T>
+  T& state(const void* owner) {
+    for (Note* note = notes; note != nullptr; note = note->next)
+      if (note->owner == owner) return *static_cast<T*>(note->value);
+    notes = arena.make<Note>(Note{notes, owner, arena.make<T>()});
+    return *static_cast<T*>(notes->value);
+  }
+
+ private:
+  struct Note {
+    Note* next;
+    const void* owner;
+    void* value;
+  };
+  Note* notes = nullptr;
 };
 
 }  // namespace outrider

@@ -28,16 +28,19 @@ constexpr std::uint8_t operator|(std::uint8_t a, Phase b) {
 
 enum class Verdict : std::uint8_t {
   kContinue,
-  kPause,  // it will resume once (StreamControl)
+  kPause,  // it will resume once (StreamControl), or set whole_request
   kReply,  // answered: x.answer is set
 };
 
 // What a filter may ask of the exchange's driver (proxy/stream.cc).
 class StreamControl {
  public:
-  virtual void resume() = 0;     // after kPause
+  virtual void resume() = 0;  // after kPause
+  virtual void resume_after(Millis delay) = 0;
   virtual bool may_retry() = 0;  // takes a place under limits.retries, for the whole exchange
   virtual void retry_after(Millis delay) = 0;  // in kAttemptFailed with kPause: attempt again then
+  // From a BodyFilter: the exchange cannot go on.
+  virtual void fail(const Error& error, std::string_view words) = 0;
 
  protected:
   ~StreamControl() = default;

@@ -303,8 +303,12 @@ std::string_view format_ip(const std::array<std::uint8_t, 16>& ip, Arena& arena)
   return text;
 }
 
-std::unique_ptr<const Filter> make_forwarded(const FilterContext& context) {
+namespace {
+std::unique_ptr<const Filter> make(const FilterContext& context) {
   return context.forwards ? std::make_unique<Forwarded>() : nullptr;
 }
+}  // namespace
+
+FilterKind forwarded_filter() { return {make}; }
 
 }  // namespace outrider

@@ -82,7 +82,8 @@ class HeaderEdits final : public Filter {
 
 }  // namespace
 
-std::unique_ptr<const Filter> make_header_edits(const FilterContext& context) {
+namespace {
+std::unique_ptr<const Filter> make(const FilterContext& context) {
   static const config::HeaderEdits kNone;
   // Nobody reads the request of a route that answers by itself.
   Edits request(context.forwards ? context.policy.request_headers : kNone);
@@ -90,5 +91,8 @@ std::unique_ptr<const Filter> make_header_edits(const FilterContext& context) {
   if (request.empty() && response.empty()) return nullptr;
   return std::make_unique<HeaderEdits>(std::move(request), std::move(response));
 }
+}  // namespace
+
+FilterKind header_edits_filter() { return {make}; }
 
 }  // namespace outrider

@@ -126,6 +126,10 @@ std::string_view local_reply(Exchange& x) {
     add_grpc_status(x, headers);
     return {};
   }
+  if (answer.bare) {
+    if (x.status != 204) x.response.content_length = 0;
+    return {};
+  }
   if (x.status == 405) headers.add(HeaderId::kAllow, kMethodsAllowed);  // RFC 9110 §15.5.6
   const bool json = accepts(x.request.headers, is_json);
   const std::string_view body =

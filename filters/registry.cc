@@ -13,16 +13,25 @@
 
 namespace outrider {
 
-#define FILTER(name) std::unique_ptr<const Filter> make_##name(const FilterContext& context);
+#define FILTER(name) FilterKind name##_filter();
 OUTRIDER_FILTERS(FILTER)
 #undef FILTER
 
-namespace {
-#define FILTER(name) make_##name,
-constexpr MakeFilter kFilters[] = {OUTRIDER_FILTERS(FILTER)};
+std::span<const FilterKind> filter_registry() {
+#define FILTER(name) name##_filter(),
+  static const FilterKind kFilters[] = { OUTRIDER_FILTERS(FILTER) };
 #undef FILTER
-}  // namespace
+  return kFilters;
+}
 
-std::span<const MakeFilter> filter_registry() { return kFilters; }
+config::Extensions filter_keys() {
+  static const std::vector<const config::Extension*> keys = [] {
+    std::vector<const config::Extension*> all;
+    for (const FilterKind& kind : filter_registry())
+      all.insert(all.end(), kind.keys.begin(), kind.keys.end());
+    return all;
+  }();
+  return keys;
+}
 
 }  // namespace outrider

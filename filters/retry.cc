@@ -128,10 +128,14 @@ class Retry final : public Filter {
 
 }  // namespace
 
-std::unique_ptr<const Filter> make_retry(const FilterContext& context) {
+namespace {
+std::unique_ptr<const Filter> make(const FilterContext& context) {
   const Settings settings = settings_of(context.policy);
   if (!context.forwards || settings.attempts == 0 || context.service == nullptr) return nullptr;
   return std::make_unique<Retry>(settings, retry_budget_of(context.service->name));
 }
+}  // namespace
+
+FilterKind retry_filter() { return {make}; }
 
 }  // namespace outrider

@@ -183,10 +183,14 @@ bool check_path(Exchange& x, std::string_view path, std::string_view& checked,
   return true;
 }
 
-std::unique_ptr<const Filter> make_rewrite(const FilterContext& context) {
+namespace {
+std::unique_ptr<const Filter> make(const FilterContext& context) {
   const config::Policy& policy = context.policy;
   const bool rewrites = policy.rewrite_path || policy.rewrite_host || policy.rewrite_regex;
   return context.forwards && rewrites ? std::make_unique<Rewrite>(context) : nullptr;
 }
+}  // namespace
+
+FilterKind rewrite_filter() { return {make}; }
 
 }  // namespace outrider

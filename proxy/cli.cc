@@ -1,4 +1,5 @@
 #include "proxy/cli.h"
+#include "filters/registry.h"
 
 #include <sys/stat.h>
 
@@ -108,7 +109,7 @@ int run(RunOptions options, bool verbose) {
   install_crash_handlers();
   ::umask(0077);  // what this process makes is nobody else's
   if (verbose) log::set_level(log::Level::kDebug);
-  config::Loaded loaded = config::load(options.paths);
+  config::Loaded loaded = config::load(options.paths, {.extensions = filter_keys()});
   add_shadowed_routes(loaded);
   print_diagnostics(loaded.diagnostics);
   if (loaded.config == nullptr) return kBadConfig;
@@ -116,7 +117,7 @@ int run(RunOptions options, bool verbose) {
 }
 
 int check(const std::vector<std::string>& paths, bool strict, bool json) {
-  config::Loaded loaded = config::load(paths);
+  config::Loaded loaded = config::load(paths, {.extensions = filter_keys()});
   add_shadowed_routes(loaded);
   const bool failed = loaded.config == nullptr || (strict && !loaded.diagnostics.empty());
   const int code = failed ? kBadConfig : kOk;
@@ -136,7 +137,7 @@ int check(const std::vector<std::string>& paths, bool strict, bool json) {
 }
 
 int explain(const std::vector<std::string>& paths, const ExplainRequest& request) {
-  const config::Loaded loaded = config::load(paths);
+  const config::Loaded loaded = config::load(paths, {.extensions = filter_keys()});
   if (loaded.config == nullptr) {
     print_diagnostics(loaded.diagnostics);
     return kBadConfig;
@@ -149,14 +150,15 @@ int explain(const std::vector<std::string>& paths, const ExplainRequest& request
 }
 
 int config(const std::vector<std::string>& paths, bool origins) {
-  const config::Loaded loaded = config::load(paths, {.expand = true, .origins = origins});
+  const config::Loaded loaded =
+      config::load(paths, {.expand = true, .origins = origins, .extensions = filter_keys()});
   if (loaded.config != nullptr) return answer(loaded.expanded);
   print_diagnostics(loaded.diagnostics);
   return kBadConfig;
 }
 
 int schema() {
-  std::string text = config::json_schema();
+  std::string text = config::json_schema(filter_keys());
   if (!text.ends_with('\n')) text += '\n';
   return answer(text);
 }

@@ -135,6 +135,8 @@ class NoWire final : public Wire {
 
 class NoControl final : public StreamControl {
   void resume() override {}
+  void resume_after(Millis) override {}
+  void fail(const Error&, std::string_view) override {}
   bool may_retry() override { return true; }
   void retry_after(Millis) override {}
 };
@@ -164,7 +166,9 @@ class Receiver final : public ServerEvents, public RequestSink {
 class Explanation {
  public:
   Explanation(const Snapshot& snapshot, const ListenerSnapshot& listener, const ClientInfo& client)
-      : snapshot_(snapshot), config_(*snapshot.config), listener_(listener), x_(blocks_, client) {}
+      : snapshot_(snapshot), config_(*snapshot.config), listener_(listener), x_(blocks_, client) {
+    x_.rehearsed = true;
+  }
 
   void decide(const std::string& bytes);
   Json json() const;

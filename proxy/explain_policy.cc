@@ -1,9 +1,9 @@
 #include "proxy/explain_policy.h"
 
-#include <charconv>
 #include <string_view>
 #include <utility>
 
+#include "config/written.h"
 #include "filters/chain.h"
 
 namespace outrider {
@@ -13,35 +13,9 @@ namespace {
 using config::Maybe;
 using Json = nlohmann::ordered_json;
 
-// As a file would say it: `250ms`, `1m30s`, `2h`.
-std::string written(Millis duration) {
-  static constexpr std::pair<std::int64_t, const char*> kUnits[] = {
-      {3'600'000, "h"}, {60'000, "m"}, {1'000, "s"}, {1, "ms"}};
-  std::int64_t rest = duration.count();
-  if (rest == 0) return "0s";
-  std::string text;
-  for (const auto& [factor, name] : kUnits) {
-    if (rest < factor) continue;
-    text += std::to_string(rest / factor) + name;
-    rest %= factor;
-  }
-  return text;
-}
-
-std::string written_size(std::uint64_t bytes) {
-  static constexpr std::pair<std::uint64_t, const char*> kUnits[] = {
-      {1ULL << 30, "GiB"}, {1'000'000'000, "GB"}, {1ULL << 20, "MiB"},
-      {1'000'000, "MB"},   {1ULL << 10, "KiB"},   {1'000, "KB"}};
-  for (const auto& [factor, name] : kUnits)
-    if (bytes >= factor && bytes % factor == 0) return std::to_string(bytes / factor) + name;
-  return std::to_string(bytes) + "B";
-}
-
-std::string written_share(double share) {
-  char text[32];
-  const auto result = std::to_chars(text, text + sizeof(text), share * 100);
-  return std::string(text, result.ptr) + "%";
-}
+using config::written;
+using config::written_share;
+using config::written_size;
 
 Json written(const config::RetryWhen& when) {
   using config::RetryOn;
@@ -123,6 +97,17 @@ void add_rewrite(Leaves& leaves, const config::Policy& policy) {
   leaves.add("rewrite.regex", std::move(list), policy.rewrite_regex->mark);
 }
 
+// What only filters know.
+void add_told(Leaves& leaves, const config::Policy& policy, bool forwards) {
+  std::vector<config::ShownLeaf> shown;
+  for (const auto& [extension, settings] : policy.told)
+    if (forwards || !extension->upstream) extension->show(settings.get(), shown);
+  for (config::ShownLeaf& leaf : shown)
+    leaves.add(std::move(leaf.name),
+               leaf.value.list ? Json(leaf.value.values) : Json(leaf.value.values.front()),
+               leaf.mark);
+}
+
 }  // namespace
 
 std::vector<PolicyLeaf> policy_leaves(const Exchange& x) {
@@ -144,6 +129,7 @@ std::vector<PolicyLeaf> policy_leaves(const Exchange& x) {
     leaves.headers("headers.request", policy.request_headers);
   }
   leaves.headers("headers.response", policy.response_headers);
+  add_told(leaves, policy, x.target->target != nullptr);
   return std::move(leaves.all);
 }
 

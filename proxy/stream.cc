@@ -87,12 +87,30 @@ Stream::Next Stream::request() {
     if (!x_.answer.set) start_timers();
   }
   if (!x_.answer.set && x_.request.version != Version::kTcp) {
+    if (paused_ || (x_.whole_request != nullptr && !request_ended_)) return Next::kWait;
+    const bool was_grpc = x_.is_grpc;
     const Verdict verdict = x_.target->chain.on_request(x_, *this, request_position_);
-    if (verdict == Verdict::kPause) return Next::kWait;
+    if (x_.is_grpc != was_grpc) start_timers();
+    if (verdict == Verdict::kPause) {
+      paused_ = x_.whole_request == nullptr;
+      if (!paused_) take_whole_request();
+      return Next::kWait;
+    }
   }
   const bool forwards = !x_.answer.set && x_.target->target != nullptr;
   step_ = forwards ? Step::kAttempt : Step::kAnswer;
   return Next::kGo;
+}
+
+// A filter wants all of the body before anything is sent.
+void Stream::take_whole_request() {
+  if (!awaits_continue_) return;
+  x_.request.expects_continue = false;
+  ResponseHead& interim = x_.response;
+  interim.status = 100;
+  client_->send_interim(interim);
+  interim.status = 0;
+  begin_body();
 }
 
 // The target by weight; one without endpoints leaves its share to the others unless `when_empty:
@@ -318,19 +336,19 @@ Stream::Next Stream::answer() {
     answer_body_ = local_reply(x_);
   else
     answer_body_ = answer_route(x_, *x_.route);
+  x_.response_complete = answer_body_.empty() || x_.request.method == Method::kHead;
   if (x_.target != nullptr) x_.target->chain.on_response(x_, *this, response_position_);
-  x_.response_started = response_ended_ = true;
+  x_.response_started = true;
   hold_client(false);
   // What is wrong with an HTTP/1 request may leave its end unknown.
   if (x_.request.version != Version::kHttp2 &&
       (request_broken_ || x_.answer.close || closes_connection(x_.reason)))
     client_->close_after();
-  const bool bodyless = answer_body_.empty() || x_.request.method == Method::kHead;
-  client_->send_response(x_.response, bodyless);
-  if (!bodyless) {
-    x_.bytes_out = answer_body_.size();
-    client_->send_body(answer_body_, true);
-  }
+  client_->send_response(x_.response, x_.response_complete);
+  if (x_.response_complete)
+    response_ended_ = true;
+  else
+    x_.response_body.into(to_client_).on_body(answer_body_, true);
   return Next::kGo;
 }
 
@@ -351,6 +369,7 @@ Stream::Next Stream::done() {
   worker_.metrics_ref().request(
       {x_.client.listener_label, route, service, static_cast<std::uint16_t>(x_.status), x_.reason},
       (x_.ended_ns - x_.started_ns) / 1000);
+  for (std::size_t i = 0; i < x_.event_count; ++i) worker_.metrics_ref().event(route, x_.events[i]);
   worker_.log(x_);
   if (client_ != nullptr) {
     // The rest of a body that came too slowly is not waited for.
@@ -404,10 +423,24 @@ void Stream::on_body(std::string_view bytes, bool last) {
   }
   if (body_limit_ != 0 && x_.bytes_in > body_limit_ && !x_.tunnel) {
     fail({Reason::kBodyTooLarge, Origin::kClient, false}, body_words());
-    advance();
     return;
   }
-  forward_body(bytes, last);
+  x_.request_body.into(to_upstream_).on_body(bytes, last);
+}
+
+void Stream::send_up(std::string_view bytes, bool last) {
+  if (logged_ || step_ == Step::kAnswer || step_ == Step::kDone) return;
+  if (step_ == Step::kRequest && x_.whole_request != nullptr) {
+    body_.append(bytes);
+    if (body_.size() > x_.whole_request->value) {
+      fail({Reason::kBodyTooLarge, Origin::kClient, false},
+           x_.arena.concat("the body is larger than ", knob("buffer", *x_.whole_request)));
+      return;
+    }
+    if (last) x_.request.content_length = body_.size();
+  } else {
+    forward_body(bytes, last);
+  }
   if (last) advance();
 }
 
@@ -449,8 +482,15 @@ void Stream::on_trailers(Headers& trailers) {
     advance();
     return;
   }
+  x_.request_body.into(to_upstream_).on_trailers(trailers);
+}
+
+void Stream::send_up(Headers& trailers) {
   trailers_ = &trailers;
-  if (lease_.stream != nullptr) lease_.stream->send_trailers(trailers);
+  if (lease_.stream != nullptr)
+    lease_.stream->send_trailers(trailers);
+  else if (step_ == Step::kRequest)
+    advance();
 }
 
 void Stream::on_bad(const BadRequest& bad) {
@@ -562,6 +602,7 @@ void Stream::upstream_head(bool last) {
     }
     x_.tunnel = x_.response.status == 101;
     if (x_.tunnel && x_.request.version == Version::kHttp2) x_.status = 200;  // as it will be sent
+    x_.response_complete = last;
     x_.is_sse = x_.response.headers.get(HeaderId::kContentType).starts_with("text/event-stream");
     if (target.chain.on_response(x_, *this, response_position_) == Verdict::kReply) {
       drop_upstream(ResetCode::kCancel);
@@ -589,15 +630,23 @@ void Stream::upstream_head(bool last) {
   x_.response_started = true;
   response_ended_ = last;
   client_->send_response(x_.response, last);
-  if (!last && x_.request.version != Version::kHttp2) owner_.link(*lease_.connection);
+  const bool as_it_comes = x_.request_body.empty() && x_.response_body.empty();
+  if (!last && as_it_comes && x_.request.version != Version::kHttp2)
+    owner_.link(*lease_.connection);
   if (upgraded && (request_ended_ || !body_.empty())) send_kept_body();
   if (last) advance();
 }
 
 void Stream::upstream_body(std::string_view bytes, bool last) {
   touch();
+  upstream_ended_ |= last;
+  x_.response_body.into(to_client_).on_body(bytes, last);
+}
+
+void Stream::send_down(std::string_view bytes, bool last) {
+  if (client_ == nullptr || response_ended_) return;
   x_.bytes_out += bytes.size();
-  if (last) upstream_ended_ = response_ended_ = true;
+  response_ended_ = last;
   client_->send_body(bytes, last);
   if (last) {
     advance();
@@ -614,7 +663,13 @@ void Stream::upstream_passed(std::size_t bytes) {
 
 void Stream::upstream_trailers(Headers& trailers) {
   touch();
-  upstream_ended_ = response_ended_ = true;
+  upstream_ended_ = true;
+  x_.response_body.into(to_client_).on_trailers(trailers);
+}
+
+void Stream::send_down(Headers& trailers) {
+  if (client_ == nullptr || response_ended_) return;
+  response_ended_ = true;
   client_->send_trailers(trailers);
   advance();
 }
@@ -680,12 +735,12 @@ void Stream::attempt_failed(const Error& error, std::string_view words) {
       return;
     }
   }
-  fail(error, words);
+  give_up(error, words);
 }
 
 // The exchange is over without success. An answer if none has begun, else a cut that cannot look
 // complete.
-void Stream::fail(const Error& error, std::string_view words) {
+void Stream::give_up(const Error& error, std::string_view words) {
   if (logged_ || step_ == Step::kAnswer || step_ == Step::kDone) return;
   drop_upstream(ResetCode::kCancel);
   note_attempt_end(error.reason);
@@ -695,12 +750,12 @@ void Stream::fail(const Error& error, std::string_view words) {
     return;
   }
   note_failure(x_, error.reason, words);
-  if (client_ != nullptr && x_.is_grpc && x_.request.version == Version::kHttp2 &&
-      !response_ended_) {
+  const bool takes_trailers =
+      x_.request.version == Version::kHttp2 || !x_.response_body.empty();  // of gRPC-Web
+  if (client_ != nullptr && x_.is_grpc && takes_trailers && !response_ended_) {
     for (Timer* timer : {&total_timer_, &try_timer_, &head_timer_}) timer->stop();
-    response_ended_ = true;
-    client_->send_trailers(grpc_trailers(x_));
     step_ = Step::kRelay;
+    x_.response_body.into(to_client_).on_trailers(grpc_trailers(x_));
     return;
   }
   if (client_ != nullptr) std::exchange(client_, nullptr)->reset(ResetCode::kInternal);
@@ -709,12 +764,16 @@ void Stream::fail(const Error& error, std::string_view words) {
 
 void Stream::cut(Reason reason, std::string_view words) {
   fail({reason, Origin::kProxy, false}, words);
-  advance();
 }
 
 // ---- StreamControl
 
-void Stream::resume() { advance(); }
+void Stream::resume() {
+  paused_ = false;
+  advance();
+}
+
+void Stream::resume_after(Millis delay) { head_timer_.start(delay); }
 
 bool Stream::may_retry() {
   Service& service = runtime_->service;
@@ -724,6 +783,11 @@ bool Stream::may_retry() {
   }
   counted_retry_ = true;
   return true;
+}
+
+void Stream::fail(const Error& error, std::string_view words) {
+  give_up(error, words);
+  advance();
 }
 
 void Stream::retry_after(Millis delay) {

@@ -86,6 +86,24 @@ class Stream final : public ListNode,
   void upstream_reset(const Error& error, std::string_view detail);
   void upstream_sent();
 
+  // Where bodies leave the filters that change them.
+  struct ToUpstream final : BodyFlow {
+    explicit ToUpstream(Stream& owner) : stream(owner) {}
+    void on_body(std::string_view bytes, bool last) override { stream.send_up(bytes, last); }
+    void on_trailers(Headers& trailers) override { stream.send_up(trailers); }
+    Stream& stream;
+  };
+  struct ToClient final : BodyFlow {
+    explicit ToClient(Stream& owner) : stream(owner) {}
+    void on_body(std::string_view bytes, bool last) override { stream.send_down(bytes, last); }
+    void on_trailers(Headers& trailers) override { stream.send_down(trailers); }
+    Stream& stream;
+  };
+  void send_up(std::string_view bytes, bool last);
+  void send_up(Headers& trailers);
+  void send_down(std::string_view bytes, bool last);
+  void send_down(Headers& trailers);
+
   // Leases.
   ResponseSink& sink() override { return upstream_; }
   void on_lease(const Lease& lease) override;
@@ -93,8 +111,10 @@ class Stream final : public ListNode,
 
   // StreamControl, for filters.
   void resume() override;
+  void resume_after(Millis delay) override;
   bool may_retry() override;
   void retry_after(Millis delay) override;
+  void fail(const Error& error, std::string_view words) override;
 
   bool draw_target();
   void send_request();
@@ -105,7 +125,8 @@ class Stream final : public ListNode,
   void keep_for_retry(std::string_view bytes);
   void drop_upstream(ResetCode code);
   void attempt_failed(const Error& error, std::string_view words);
-  void fail(const Error& error, std::string_view words);
+  void give_up(const Error& error, std::string_view words);
+  void take_whole_request();
   bool is_stale(const Error& error) const;
   void hold_client(bool held);
   void hold_upstream(bool held);
@@ -132,6 +153,8 @@ class Stream final : public ListNode,
   CodecStream* client_;  // null once it is gone
   Exchange x_;
   Upstream upstream_{*this};
+  ToUpstream to_upstream_{*this};
+  ToClient to_client_{*this};
   Lease lease_;
   UpstreamPool* pool_ = nullptr;  // of the attempt
   Endpoint* endpoint_ = nullptr;  // of the attempt
@@ -157,6 +180,7 @@ class Stream final : public ListNode,
   std::uint8_t request_position_ = 0;  // in the chain
   std::uint8_t response_position_ = 0;
   Step step_ = Step::kRequest;
+  bool paused_ = false;            // a filter will resume
   bool counted_request_ = false;   // in ServiceShared::requests
   bool counted_retry_ = false;     // in ServiceShared::retries
   bool clients_deadline_ = false;  // the total is the client's grpc-timeout

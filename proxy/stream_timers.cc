@@ -109,7 +109,6 @@ void Stream::on_total_timeout() {
   fail({Reason::kTimeoutTotal, Origin::kProxy, false},
        !clients_deadline_ ? knob("timeout.total", *policy.timeout_total)
                           : "the client's grpc-timeout");
-  advance();
 }
 
 void Stream::on_try_timeout() {
@@ -119,6 +118,7 @@ void Stream::on_try_timeout() {
 }
 
 void Stream::on_head_timeout() {
+  if (step_ == Step::kRequest) return resume();
   if (step_ == Step::kBackoff || step_ == Step::kAnswer) {
     if (step_ == Step::kBackoff) step_ = Step::kAttempt;
     advance();
@@ -141,7 +141,6 @@ void Stream::on_idle_timeout() {
     return;
   }
   fail({Reason::kTimeoutIdle, Origin::kProxy, false}, knob("timeout.idle", limit));
-  advance();
 }
 
 // The client's own pace: its body's gaps and rate, whether it takes what we send, and whether it is
@@ -180,7 +179,6 @@ void Stream::on_watch() {
       fail({Reason::kClientTimeout, Origin::kClient, false},
            slow ? "the body came slower than timeouts.upload_rate"
                 : "no body byte within timeouts.body");
-      advance();
       return;
     }
   }

@@ -17,6 +17,7 @@
 
 #include "config/load.h"
 #include "filters/random.h"
+#include "filters/registry.h"
 #include "proxy/acceptor.h"
 #include "proxy/snapshot.h"
 #include "proxy/worker.h"
@@ -143,7 +144,7 @@ std::string config_of(const Cell& cell, unsigned origin_port) {
 class Proxy {
  public:
   explicit Proxy(const std::string& text) {
-    config::Loaded loaded = config::load_text("cost.yaml", text);
+    config::Loaded loaded = config::load_text("cost.yaml", text, {.extensions = filter_keys()});
     for (const config::Diagnostic& diagnostic : loaded.diagnostics)
       std::fputs(config::render(diagnostic).c_str(), stderr);
     if (loaded.config == nullptr) die("the configuration is wrong");

@@ -6,11 +6,12 @@
 
 #include "config/error.h"
 #include "config/load.h"
+#include "filters/registry.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace outrider::config;
   const std::string text(reinterpret_cast<const char*>(data), size);
-  const Loaded loaded = load_text("fuzz.yaml", text, {.expand = true});
+  const Loaded loaded = load_text("fuzz.yaml", text, {.expand = true, .extensions = filter_keys()});
   bool failed = false;
   for (const Diagnostic& diagnostic : loaded.diagnostics) {
     OUTRIDER_ASSERT(diagnostic.line >= 1 && diagnostic.column >= 1 && !diagnostic.text.empty() &&
@@ -20,6 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   OUTRIDER_ASSERT(failed == (loaded.config == nullptr));
   if (failed) return 0;
-  OUTRIDER_ASSERT(load_text("expanded.yaml", loaded.expanded).config != nullptr);
+  OUTRIDER_ASSERT(
+      load_text("expanded.yaml", loaded.expanded, {.extensions = filter_keys()}).config != nullptr);
   return 0;
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "config/load.h"
+#include "filters/registry.h"
 #include "proxy/explain.h"
 #include "tests/harness/outrider.h"
 
@@ -166,7 +167,8 @@ TEST(Explain, NamesTheRouteThatTheProxyTakes) {
   for (unsigned seed = 1; seed <= kConfigurations; ++seed) {
     Dice dice(seed);
     const std::string yaml = random_configuration(dice);
-    const config::Loaded loaded = config::load_text("outrider.yaml", yaml);
+    const config::Loaded loaded =
+        config::load_text("outrider.yaml", yaml, {.extensions = filter_keys()});
     std::string problems;
     for (const config::Diagnostic& one : loaded.diagnostics) problems += config::render(one);
     ASSERT_NE(loaded.config, nullptr) << "seed " << seed << "\n" << yaml << problems;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "config/load.h"
+#include "filters/registry.h"
 #include "tests/unit/config/folder.h"
 
 namespace outrider::config {
@@ -82,7 +83,7 @@ std::string run(const Case& one) {
   for (const auto& [name, text] : one.files)
     folder.write(name, one.escaped ? unescape(text) : text);
   for (const auto& [name, value] : one.environment) ::setenv(name.c_str(), value.c_str(), 1);
-  const Loaded loaded = load({"outrider.yaml"});
+  const Loaded loaded = load({"outrider.yaml"}, {.extensions = filter_keys()});
   for (const auto& [name, value] : one.environment) ::unsetenv(name.c_str());
   EXPECT_EQ(loaded.config, nullptr);
   std::ostringstream out;

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "config/load.h"
+#include "filters/registry.h"
 #include "tests/unit/config/describe.h"
 #include "tests/unit/config/folder.h"
 
@@ -21,7 +22,8 @@ std::string all(const Loaded& loaded) {
 }
 
 std::string expanded(const std::string& text, bool origins = false) {
-  const Loaded loaded = load_text("test.yaml", text, {.expand = true, .origins = origins});
+  const Loaded loaded = load_text(
+      "test.yaml", text, {.expand = true, .origins = origins, .extensions = filter_keys()});
   EXPECT_NE(loaded.config, nullptr) << all(loaded);
   return loaded.expanded;
 }
@@ -30,7 +32,8 @@ std::string expanded(const std::string& text, bool origins = false) {
 void expect_round_trip(const Loaded& first) {
   ASSERT_NE(first.config, nullptr) << all(first);
   const Folder elsewhere;
-  const Loaded second = load_text("long.yaml", first.expanded, {.expand = true});
+  const Loaded second =
+      load_text("long.yaml", first.expanded, {.expand = true, .extensions = filter_keys()});
   ASSERT_NE(second.config, nullptr) << all(second) << first.expanded;
   EXPECT_EQ(second.expanded, first.expanded);
   EXPECT_EQ(describe(*second.config), describe(*first.config));
@@ -39,7 +42,7 @@ void expect_round_trip(const Loaded& first) {
 TEST(Dump, TheFullExampleMeansTheSame) {
   const std::filesystem::path before = std::filesystem::current_path();
   const std::string folder = OUTRIDER_SOURCE_DIR "/tests/unit/config";
-  const Loaded plain = load({folder + "/full.yaml"}, {.expand = true});
+  const Loaded plain = load({folder + "/full.yaml"}, {.expand = true, .extensions = filter_keys()});
   expect_round_trip(plain);
   std::filesystem::current_path(before);
 }
@@ -70,7 +73,7 @@ routes:
       total: 3s  # test.yaml:5
 )");
   const std::string with = expanded("outrider: v1\nlisten: 8080\nroutes: [{ respond: 404 }]", true);
-  const Loaded loaded = load_text("long.yaml", with);
+  const Loaded loaded = load_text("long.yaml", with, {.extensions = filter_keys()});
   EXPECT_NE(loaded.config, nullptr) << all(loaded);
 }
 
@@ -104,7 +107,8 @@ TEST(Dump, EveryShorthandSurvives) {
             "outrider: v1\nlisten: 8080\nservices: { web: 3000, api: { endpoints: [{ address: 1, "
             "labels: { v: a } }], subsets: { a: { v: a } } } }\n") +
         text;
-    const Loaded loaded = load_text("test.yaml", whole, {.expand = true});
+    const Loaded loaded =
+        load_text("test.yaml", whole, {.expand = true, .extensions = filter_keys()});
     expect_round_trip(loaded);
   }
 }
@@ -118,7 +122,7 @@ TEST(Dump, ReferencesStayReferences) {
       "headers: { request: { set: { x-key: \"k${OUTRIDER_TEST_SECRET}$${a}\" } } }\n"
       "telemetry: { access_log: { file: \"log-${OUTRIDER_TEST_SECRET}\" } }\n";
   const Folder folder;
-  const Loaded loaded = load_text("test.yaml", text, {.expand = true});
+  const Loaded loaded = load_text("test.yaml", text, {.expand = true, .extensions = filter_keys()});
   ASSERT_NE(loaded.config, nullptr) << all(loaded);
   EXPECT_EQ(loaded.config->routes[0].policies[0].retry_attempts->value, 5U);
   EXPECT_NE(loaded.expanded.find("retry: \"${OUTRIDER_TEST_SECRET}\""), std::string::npos)
@@ -130,7 +134,8 @@ TEST(Dump, ReferencesStayReferences) {
   EXPECT_NE(loaded.expanded.find("file: \"" + folder.path() + "/log-${OUTRIDER_TEST_SECRET}\""),
             std::string::npos)
       << loaded.expanded;
-  expect_round_trip(load_text("test.yaml", loaded.expanded, {.expand = true}));
+  expect_round_trip(
+      load_text("test.yaml", loaded.expanded, {.expand = true, .extensions = filter_keys()}));
   ::unsetenv("OUTRIDER_TEST_SECRET");
   ::unsetenv("OUTRIDER_TEST_MATCH");
 }
@@ -144,7 +149,7 @@ TEST(Dump, FilesUniteAndPathsAreAbsolute) {
                "outrider: v1\nservices: { b: unix:b.sock }\nroutes: [{ match: /b, to: b }, { "
                "match: /p, respond: { file: page } }]\n");
   folder.write("conf/page", "hello");
-  const Loaded loaded = load({"a.yaml"}, {.expand = true});
+  const Loaded loaded = load({"a.yaml"}, {.expand = true, .extensions = filter_keys()});
   ASSERT_NE(loaded.config, nullptr) << all(loaded);
   EXPECT_NE(loaded.expanded.find("address: \"unix:" + folder.path() + "/a.sock\""),
             std::string::npos)
@@ -155,7 +160,8 @@ TEST(Dump, FilesUniteAndPathsAreAbsolute) {
   EXPECT_NE(loaded.expanded.find(folder.path() + "/conf/page"), std::string::npos)
       << loaded.expanded;
   EXPECT_EQ(loaded.expanded.find("include"), std::string::npos);
-  const Loaded again = load_text("long.yaml", loaded.expanded, {.expand = true});
+  const Loaded again =
+      load_text("long.yaml", loaded.expanded, {.expand = true, .extensions = filter_keys()});
   ASSERT_NE(again.config, nullptr) << all(again);
   EXPECT_EQ(again.expanded, loaded.expanded);
   EXPECT_EQ(again.config->routes[2].respond->body, "hello");
@@ -198,7 +204,9 @@ TEST(Dump, TheLongFormIsMadeAgainWithoutTheFiles) {
 }
 
 TEST(Dump, BrokenConfigurationsHaveNone) {
-  EXPECT_EQ(load_text("test.yaml", "outrider: v1\n", {.expand = true}).expanded, "");
+  EXPECT_EQ(load_text("test.yaml", "outrider: v1\n", {.expand = true, .extensions = filter_keys()})
+                .expanded,
+            "");
   EXPECT_EQ(load_text("test.yaml", "outrider: v1\nlisten: 8080\n").expanded, "");
 }
 

@@ -12,6 +12,7 @@
 #include "config/keys.h"
 #include "config/load.h"
 #include "config/yaml.h"
+#include "filters/registry.h"
 #include "tests/unit/config/folder.h"
 
 namespace outrider::config {
@@ -19,35 +20,37 @@ namespace {
 
 const std::filesystem::path kFolder = OUTRIDER_SOURCE_DIR "/tests/unit/config";
 
+const Keys kKeys(filter_keys());
+
 // A document that can be changed and printed, one key or item a line.
 struct Item {
   yaml::Kind kind = yaml::Kind::kScalar;
   std::string text;
   std::vector<std::string> keys;  // of a map
   std::vector<Item> children;
-  Section section = Section::kNone;  // what its keys mean
+  std::span<const Key> rules;  // what its keys mean; none: they are names
   const Key* rule = nullptr;
   std::size_t line = 0;  // when printed last
 };
 
 void annotate(Item& item, const Key* rule);
 
-void annotate_section(Item& item, Section section) {
+void annotate_map(Item& item, std::span<const Key> rules) {
   if (item.kind != yaml::Kind::kMap) return;
-  item.section = section;
+  item.rules = rules;
   for (std::size_t i = 0; i < item.keys.size(); ++i)
-    annotate(item.children[i], find_key(section, item.keys[i]));
+    annotate(item.children[i], find_key(rules, item.keys[i]));
 }
 
 // Finds the section of every map by the table, as the reader does.
 void annotate(Item& item, const Key* rule) {
   item.rule = rule;
-  if (rule == nullptr || rule->of == Section::kNone) return;
+  if (rule == nullptr || kKeys.below(*rule).empty()) return;
   const bool each = rule->type == Type::kNamed || rule->type == Type::kServices ||
                     rule->type == Type::kRoutes || item.kind == yaml::Kind::kSequence;
-  if (!each) return annotate_section(item, rule->of);
+  if (!each) return annotate_map(item, kKeys.below(*rule));
   for (Item& child : item.children) {
-    annotate_section(child, rule->of);
+    annotate_map(child, kKeys.below(*rule));
     if (child.kind == yaml::Kind::kScalar && rule->type == Type::kServices) child.rule = rule;
   }
 }
@@ -105,7 +108,7 @@ class Mutation : public ::testing::Test {
     yaml::Tree tree;
     ASSERT_TRUE(yaml::parse(source, diagnostics, tree));
     root_ = copy(tree, tree.root(tree.documents()[0]));
-    annotate_section(root_, Section::kTop);
+    annotate_map(root_, kKeys.of(Section::kTop));
   }
   void TearDown() override { std::filesystem::current_path(before_); }
 
@@ -120,7 +123,7 @@ class Mutation : public ::testing::Test {
   void expect_error(const std::function<std::size_t()>& line, const std::string& what) {
     ++breaks_;
     const std::string text = printed();
-    const Loaded loaded = load_text("full.yaml", text);
+    const Loaded loaded = load_text("full.yaml", text, {.extensions = filter_keys()});
     EXPECT_EQ(loaded.config, nullptr) << what;
     for (const Diagnostic& found : loaded.diagnostics)
       if (found.severity == Severity::kError && found.line == line()) return;
@@ -145,24 +148,26 @@ class Mutation : public ::testing::Test {
 };
 
 TEST_F(Mutation, TheExampleLoadsAndUsesEveryKey) {
-  const Loaded loaded = load_text("full.yaml", printed());
+  const Loaded loaded = load_text("full.yaml", printed(), {.extensions = filter_keys()});
   for (const Diagnostic& found : loaded.diagnostics) ADD_FAILURE() << render(found);
   ASSERT_NE(loaded.config, nullptr);
   std::set<const Key*> used;
   walk(root_, "", [&](Item& parent, std::size_t i, const std::string&) {
-    if (parent.section != Section::kNone) used.insert(find_key(parent.section, parent.keys[i]));
+    if (!parent.rules.empty()) used.insert(find_key(parent.rules, parent.keys[i]));
   });
   for (std::size_t section = 1; section < kSections; ++section)
-    for (const Key& key : keys_of(static_cast<Section>(section))) {
+    for (const Key& key : kKeys.of(static_cast<Section>(section))) {
       // Policies share their rows with routes, so the example need not repeat all of them.
       if (key.type == Type::kLater || key.in == Section::kPolicy) continue;
       EXPECT_TRUE(used.count(&key)) << "section " << section << ": " << key.name;
+      for (const Key& field : key.fields)
+        EXPECT_TRUE(used.count(&field)) << key.name << "." << field.name;
     }
 }
 
 TEST_F(Mutation, EveryRenamedKeyIsNamed) {
   walk(root_, "", [&](Item& parent, std::size_t i, const std::string& path) {
-    if (parent.section == Section::kNone) return;
+    if (parent.rules.empty()) return;
     const std::string key = parent.keys[i];
     parent.keys[i] = key + "_zz";
     expect_error([&] { return parent.children[i].line; }, "renamed " + path);
@@ -188,9 +193,9 @@ TEST_F(Mutation, EveryMissingRequiredKeyIsNamedOnItsParent) {
   walk(root_, "", [&](Item& parent, std::size_t i, const std::string& path) {
     for (std::size_t k = 0; k < parent.children[i].keys.size(); ++k) {
       Item& map = parent.children[i];
-      const Key* key = map.section != Section::kNone ? find_key(map.section, map.keys[k]) : nullptr;
+      const Key* key = find_key(map.rules, map.keys[k]);
       const bool action =
-          map.section == Section::kRoute &&
+          key != nullptr && key->in == Section::kRoute &&
           (map.keys[k] == "to" || map.keys[k] == "redirect" || map.keys[k] == "respond");
       if (key == nullptr || (!key->required && !action)) continue;
       const Item whole = map;
@@ -212,12 +217,12 @@ TEST_F(Mutation, EveryMissingRequiredKeyIsNamedOnItsParent) {
 TEST_F(Mutation, EveryReservedKeyIsRefusedWhereverItMayStand) {
   walk(root_, "", [&](Item& parent, std::size_t i, const std::string& path) {
     Item& map = parent.children[i];
-    if (map.section == Section::kNone) return;
-    for (const Key& key : keys_of(map.section)) {
+    if (map.rules.empty()) return;
+    for (const Key& key : map.rules) {
       if (key.type != Type::kLater) continue;
       map.keys.emplace_back(key.name);
       map.children.push_back(Item{});
-      const Loaded loaded = load_text("full.yaml", printed());
+      const Loaded loaded = load_text("full.yaml", printed(), {.extensions = filter_keys()});
       bool refused = false;
       for (const Diagnostic& found : loaded.diagnostics)
         refused = refused ||

@@ -1,5 +1,5 @@
-// An exchange with everything around it that a filter looks at, built by hand: no loader, no
-// socket, no clock.
+// An exchange with everything around it that a filter looks at, built by hand: no socket, no
+// clock.
 #pragma once
 
 #include <memory>
@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "config/load.h"
 #include "config/model.h"
 #include "discovery/service.h"
 #include "filters/chain.h"
@@ -58,11 +59,14 @@ inline config::Match match_of(const std::string& path) {
 // What a filter asked of its driver.
 struct Driver final : StreamControl {
   void resume() override { resumed = true; }
+  void resume_after(Millis wait) override { delay = wait; }
+  void fail(const Error& error, std::string_view) override { failed = error.reason; }
   bool may_retry() override { return retries_allowed; }
   void retry_after(Millis wait) override { delay = wait; }
   bool retries_allowed = true;
   bool resumed = false;
   std::optional<Millis> delay;
+  std::optional<Reason> failed;
 };
 
 // One listener `main`, one route `cart` to the service `shop`; change them before the first use of
@@ -86,6 +90,18 @@ struct World {
     EXPECT_TRUE(parse_ip(ip, client.ip));
     client.ip_text = ip;
     client.trusted = trusted;
+  }
+  // What the route's policy says, as it would be written there: `cors: { origins: [x] }`.
+  void say(const std::string& yaml) {
+    const config::Loaded loaded = config::load_text(
+        "test.yaml",
+        "outrider: v1\nlisten: 8080\nservices: {shop: 8081}\nroutes:\n- to: shop\n  " + yaml + "\n",
+        {.extensions = filter_keys()});
+    for (const config::Diagnostic& found : loaded.diagnostics)
+      ADD_FAILURE() << config::render(found);
+    ASSERT_NE(loaded.config, nullptr);
+    said = loaded.config;
+    policy = said->routes[0].policies[0];
   }
   void match(const std::string& path) { route.matches.assign(1, match_of(path)); }
   FilterContext context(bool forwards = true) {
@@ -139,6 +155,7 @@ struct World {
   config::Service service;
   config::Route route;
   config::Policy policy;
+  std::shared_ptr<const config::Config> said;
   ClientInfo client;
   CompiledRoute compiled;
   Driver control;

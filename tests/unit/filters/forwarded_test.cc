@@ -1,4 +1,5 @@
 #include "filters/forwarded.h"
+#include "filters/registry.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +10,7 @@
 
 namespace outrider {
 
-std::unique_ptr<const Filter> make_forwarded(const FilterContext& context);
+FilterKind forwarded_filter();
 
 namespace {
 
@@ -25,7 +26,7 @@ class Forwarded : public testing::Test, public test::World {
   // The request as it leaves, after trust and the filter.
   Verdict forward() {
     trust(*x);
-    const auto filter = make_forwarded(context());
+    const auto filter = forwarded_filter().make(context());
     const Verdict verdict = filter->on_request(*x, control);
     if (verdict == Verdict::kContinue) {
       x->attempts = 1;
@@ -249,7 +250,7 @@ TEST_F(Forwarded, TheHighestCountOfHopsHoldsAndRubbishIsNone) {
 TEST_F(Forwarded, AttemptsAreToldOnRetriesAndCarriedOn) {
   exchange();
   forward();
-  const auto filter = make_forwarded(context());
+  const auto filter = forwarded_filter().make(context());
   x->attempts = 2;
   filter->on_attempt(*x);
   EXPECT_EQ(sent("x-outrider-attempt"), "2");
@@ -325,7 +326,7 @@ TEST_F(Forwarded, RawConnectionsAreLeftAlone) {
 }
 
 TEST_F(Forwarded, OnlyWhatIsForwardedNeedsIt) {
-  EXPECT_EQ(make_forwarded(context(false)), nullptr);
+  EXPECT_EQ(forwarded_filter().make(context(false)), nullptr);
 }
 
 TEST(ParseIp, TakesAddressesWithAndWithoutPorts) {

@@ -1,10 +1,11 @@
 #include <gtest/gtest.h>
 
+#include "filters/registry.h"
 #include "tests/unit/filters/fixture.h"
 
 namespace outrider {
 
-std::unique_ptr<const Filter> make_header_edits(const FilterContext& context);
+FilterKind header_edits_filter();
 
 namespace {
 
@@ -13,11 +14,11 @@ config::Leaf<std::string> leaf(std::string text) { return {std::move(text), {}};
 class HeaderEditsTest : public testing::Test, public test::World {
  protected:
   Verdict request() {
-    filter = make_header_edits(context());
+    filter = header_edits_filter().make(context());
     return filter->on_request(*x, control);
   }
   Verdict response() {
-    filter = make_header_edits(context());
+    filter = header_edits_filter().make(context());
     return filter->on_response(*x, control);
   }
   std::unique_ptr<const Filter> filter;
@@ -97,11 +98,11 @@ TEST_F(HeaderEditsTest, AControlByteInAValueIsABadRequest) {
 }
 
 TEST_F(HeaderEditsTest, NothingToDoIsNoFilter) {
-  EXPECT_EQ(make_header_edits(context()), nullptr);
+  EXPECT_EQ(header_edits_filter().make(context()), nullptr);
   policy.request_headers.set = {{"x-a", leaf("b")}};
-  EXPECT_EQ(make_header_edits(context(false)), nullptr) << "nobody reads that request";
+  EXPECT_EQ(header_edits_filter().make(context(false)), nullptr) << "nobody reads that request";
   policy.response_headers.set = {{"x-a", leaf("b")}};
-  EXPECT_NE(make_header_edits(context(false)), nullptr);
+  EXPECT_NE(header_edits_filter().make(context(false)), nullptr);
 }
 
 }  // namespace

@@ -3,11 +3,12 @@
 #include <atomic>
 
 #include "filters/random.h"
+#include "filters/registry.h"
 #include "tests/unit/filters/fixture.h"
 
 namespace outrider {
 
-std::unique_ptr<const Filter> make_retry(const FilterContext& context);
+FilterKind retry_filter();
 
 namespace {
 
@@ -38,7 +39,7 @@ class RetryTest : public testing::Test, public test::World {
   }
   bool again(const Error& error) {
     control.delay.reset();
-    const Verdict verdict = make_retry(context())->on_attempt_failed(*x, error, control);
+    const Verdict verdict = retry_filter().make(context())->on_attempt_failed(*x, error, control);
     EXPECT_EQ(verdict == Verdict::kPause, control.delay.has_value());
     return verdict == Verdict::kPause;
   }
@@ -60,7 +61,7 @@ class RetryTest : public testing::Test, public test::World {
     for (int i = 0; i < times; ++i) {
       tried();
       x->ended_ns = now_ns;
-      make_retry(context())->on_done(*x);
+      retry_filter().make(context())->on_done(*x);
     }
   }
   std::uint64_t now_ns = 0;
@@ -94,7 +95,7 @@ TEST_F(RetryTest, AttemptsAreExtraTries) {
   tried(4);
   EXPECT_FALSE(again_after(Reason::kConnectFailure));
   policy.retry_attempts = config::Leaf<unsigned>{0, {}};
-  EXPECT_EQ(make_retry(context()), nullptr);
+  EXPECT_EQ(retry_filter().make(context()), nullptr);
 }
 
 TEST_F(RetryTest, WhenReplacesTheList) {
@@ -237,7 +238,7 @@ TEST_F(RetryTest, ABusyOneAFifthOfWhatCompletedInTenSeconds) {
 TEST_F(RetryTest, ARefusedRetrySaysSoAndTheFailuresStatusStands) {
   spend_reserve();
   tried();
-  EXPECT_EQ(make_retry(context())->on_attempt_failed(
+  EXPECT_EQ(retry_filter().make(context())->on_attempt_failed(
                 *x, {Reason::kUpstreamReset, Origin::kUpstream, false}, control),
             Verdict::kReply);
   EXPECT_EQ(x->answer.reason, Reason::kRetryBudget);
@@ -249,8 +250,8 @@ TEST_F(RetryTest, ARefusedRetryLeavesTheUpstreamsAnswer) {
   when(7, {503});
   spend_reserve();
   tried().response.status = 503;
-  EXPECT_EQ(make_retry(context())->on_attempt_failed(*x, {Reason::kOk, Origin::kUpstream, false},
-                                                     control),
+  EXPECT_EQ(retry_filter().make(context())->on_attempt_failed(
+                *x, {Reason::kOk, Origin::kUpstream, false}, control),
             Verdict::kContinue);
   EXPECT_FALSE(x->answer.set);
   EXPECT_EQ(x->reason, Reason::kRetryBudget);
@@ -259,7 +260,7 @@ TEST_F(RetryTest, ARefusedRetryLeavesTheUpstreamsAnswer) {
 TEST_F(RetryTest, AsManyAsTheServiceMayRetryAtOnce) {
   control.retries_allowed = false;
   tried();
-  EXPECT_EQ(make_retry(context())->on_attempt_failed(
+  EXPECT_EQ(retry_filter().make(context())->on_attempt_failed(
                 *x, {Reason::kUpstreamReset, Origin::kUpstream, false}, control),
             Verdict::kReply);
   EXPECT_EQ(x->answer.reason, Reason::kRetryBudget);
@@ -270,8 +271,8 @@ TEST_F(RetryTest, AsManyAsTheServiceMayRetryAtOnce) {
 
   when(7, {503});
   tried().response.status = 503;
-  EXPECT_EQ(make_retry(context())->on_attempt_failed(*x, {Reason::kOk, Origin::kUpstream, false},
-                                                     control),
+  EXPECT_EQ(retry_filter().make(context())->on_attempt_failed(
+                *x, {Reason::kOk, Origin::kUpstream, false}, control),
             Verdict::kContinue);
   EXPECT_FALSE(x->answer.set);
   EXPECT_EQ(x->reason, Reason::kRetryBudget);
@@ -296,7 +297,7 @@ TEST_F(RetryTest, WhatWasNotDueDoesNotSpendTheBudget) {
 }
 
 TEST_F(RetryTest, ARouteThatAnswersItselfHasNone) {
-  EXPECT_EQ(make_retry(context(false)), nullptr);
+  EXPECT_EQ(retry_filter().make(context(false)), nullptr);
 }
 
 }  // namespace

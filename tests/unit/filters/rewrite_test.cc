@@ -1,4 +1,5 @@
 #include "filters/rewrite.h"
+#include "filters/registry.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +7,7 @@
 
 namespace outrider {
 
-std::unique_ptr<const Filter> make_rewrite(const FilterContext& context);
+FilterKind rewrite_filter();
 
 namespace {
 
@@ -28,7 +29,7 @@ class RewriteTest : public testing::Test, public test::World {
   }
   std::string run(std::string_view target) {
     exchange(target);
-    filter = make_rewrite(context());
+    filter = rewrite_filter().make(context());
     if (filter->on_request(*x, control) == Verdict::kContinue) return std::string(x->path_out);
     EXPECT_EQ(x->answer.reason, Reason::kBadRequest);
     return "400: " + std::string(x->answer.detail);
@@ -111,10 +112,10 @@ TEST_F(RewriteTest, TheHostChangesForTheUpstreamAlone) {
 TEST_F(RewriteTest, OptionsStarStaysWhatItIs) { EXPECT_EQ(rewritten("", "/v2/**", "*"), "*"); }
 
 TEST_F(RewriteTest, NothingToDoIsNoFilter) {
-  EXPECT_EQ(make_rewrite(context()), nullptr);
+  EXPECT_EQ(rewrite_filter().make(context()), nullptr);
   policy.rewrite_path = config::Leaf<std::string>{"/x", {}};
-  EXPECT_NE(make_rewrite(context()), nullptr);
-  EXPECT_EQ(make_rewrite(context(false)), nullptr);
+  EXPECT_NE(rewrite_filter().make(context()), nullptr);
+  EXPECT_EQ(rewrite_filter().make(context(false)), nullptr);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Shadowed routes as diagnostics: where they stand among the others, and what they show.
 #include "proxy/cli.h"
+#include "filters/registry.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +10,7 @@ namespace outrider::cli {
 namespace {
 
 config::Loaded loaded_from(const std::string& yaml) {
-  config::Loaded loaded = config::load_text("t.yaml", yaml);
+  config::Loaded loaded = config::load_text("t.yaml", yaml, {.extensions = filter_keys()});
   EXPECT_NE(loaded.config, nullptr);
   add_shadowed_routes(loaded);
   return loaded;

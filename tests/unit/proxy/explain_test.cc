@@ -8,6 +8,7 @@
 #include <string>
 
 #include "config/load.h"
+#include "filters/registry.h"
 
 namespace outrider {
 namespace {
@@ -47,7 +48,7 @@ struct Outcome {
 };
 
 Outcome run(ExplainRequest request, const std::string& yaml = kYaml) {
-  const config::Loaded loaded = config::load_text("t.yaml", yaml);
+  const config::Loaded loaded = config::load_text("t.yaml", yaml, {.extensions = filter_keys()});
   std::string problems;
   for (const config::Diagnostic& one : loaded.diagnostics) problems += config::render(one);
   Outcome outcome;
@@ -228,7 +229,7 @@ TEST(Explain, WhatTheCodecRefusesIsRefusedHere) {
 }
 
 TEST(Explain, TheTextNamesEveryDecision) {
-  const config::Loaded loaded = config::load_text("t.yaml", kYaml);
+  const config::Loaded loaded = config::load_text("t.yaml", kYaml, {.extensions = filter_keys()});
   std::string text;
   ASSERT_EQ(explain(loaded.config, {.method = "GET", .url = "/cart/7/x"}, text), 0);
   for (const char* part :
