@@ -1,12 +1,10 @@
-// One thread's loop: libuv's, a timer wheel, posts from other threads, and destruction put off to
-// the end of the turn. A turn is: timers, reads, then everything that wants to be flushed, then
-// what was deferred. Nothing here is shared but post().
+// One thread's loop: a timer wheel, posts from other threads, and destruction put off to the end of
+// the turn. A turn is: timers, reads, then everything that wants to be flushed, then what was
+// deferred. Nothing here is shared but post(). What time it is, how long to wait and who wakes whom
+// is for what drives it: UvLoop in production, a virtual clock in the simulation.
 #pragma once
 
-#include <uv.h>
-
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -68,7 +66,7 @@ class Timer : private ListNode {
   EventLoop& loop_;
   Fire fire_;
   void* owner_;
-  std::uint64_t deadline_ = 0;   // in ticks since the loop began; 0: not armed
+  std::uint64_t deadline_ = 0;   // in ticks of the loop's clock; 0: not armed
   std::uint64_t slot_tick_ = 0;  // the tick whose slot holds it, <= deadline_
 };
 
@@ -80,22 +78,25 @@ void call_member(void* owner) {
 
 class EventLoop {
  public:
-  EventLoop();
-  ~EventLoop();
+  virtual ~EventLoop();
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  uv_loop_t* uv() { return &loop_; }
-  void run();     // until stop()
-  void stop();    // from the loop's own thread
-  void settle();  // runs until every handle that others opened is closed; for shutting down
+  virtual void run() = 0;     // until stop()
+  virtual void stop() = 0;    // from the loop's own thread
+  virtual void settle() = 0;  // runs until all that others opened is closed; for shutting down
 
-  std::uint64_t now_ms() const { return uv_now(&loop_); }
-  // Monotonic, read once a turn.
+  // Monotonic, both read once a turn.
+  std::uint64_t now_ms() const {
+    if (now_ms_ == 0) now_ms_ = clock_ms();
+    return now_ms_;
+  }
   std::uint64_t now_ns() {
-    if (now_ns_ == 0) now_ns_ = uv_hrtime();
+    if (now_ns_ == 0) now_ns_ = clock_ns();
     return now_ns_;
   }
+  // Since the Unix epoch; may jump.
+  virtual std::int64_t wall_ms() const = 0;
 
   // From any thread; runs on the loop in order.
   void post(std::function<void()> function);
@@ -122,6 +123,13 @@ class EventLoop {
   void end_turn();
   std::uint64_t longest_turn_ns = 0;  // without waiting
 
+ protected:
+  EventLoop() = default;
+  // For what drives it, on the loop's thread.
+  void run_posts();    // soon after each notify()
+  void fire_due();     // at the alarm's time, or later
+  bool before_wait();  // true: not to wait, only to look
+
  private:
   friend class Timer;
   static constexpr std::uint64_t kTickMs = 8;
@@ -132,28 +140,23 @@ class EventLoop {
     void (*destroy)(void*);
   };
 
-  void arm(Timer& timer);
-  void fire_due();
-  void schedule();
-  void note_turn();
-  void run_posts();
-  std::uint64_t tick_now() const { return tick_at(uv_now(&loop_)); }
-  std::uint64_t tick_at(std::uint64_t ms) const { return (ms - began_ms_) / kTickMs + 1; }
+  virtual std::uint64_t clock_ms() const = 0;  // from 1
+  virtual std::uint64_t clock_ns() const = 0;
+  virtual void notify() = 0;                         // from any thread
+  virtual void set_alarm(std::uint64_t due_ms) = 0;  // in place of the one before
+  virtual void clear_alarm() = 0;
 
-  uv_loop_t loop_;
-  uv_timer_t tick_;
-  uv_prepare_t prepare_;
-  uv_check_t check_;
-  uv_idle_t idle_;  // while active, a wait returns at once
-  uv_async_t async_;
+  void arm(Timer& timer);
+  void schedule();
+  std::uint64_t tick_now() const { return tick_at(now_ms()); }
+  static std::uint64_t tick_at(std::uint64_t ms) { return ms / kTickMs + 1; }
+
   std::array<ListNode, kSlots> slots_;
   std::array<std::uint64_t, kSlots / 64> occupied_{};
-  std::uint64_t began_ms_ = 0;
-  std::uint64_t wheel_tick_ = 0;  // slots up to this tick have been fired
-  std::uint64_t armed_for_ = 0;   // tick the libuv timer waits for; 0: not running
-  std::uint64_t now_ns_ = 0;
-  std::uint64_t timers_began_ns_ = 0;
-  std::uint64_t waited_until_ms_ = 0;
+  std::uint64_t wheel_tick_ = 0;      // slots up to this tick have been fired
+  std::uint64_t armed_for_ = 0;       // tick that the alarm is set for; 0: none
+  mutable std::uint64_t now_ms_ = 0;  // 0: not read in this turn
+  std::uint64_t now_ns_ = 0;          // likewise
   bool (*turn_end_)(void*) = nullptr;
   void* turn_end_owner_ = nullptr;
   bool (*wait_)(void*) = nullptr;
@@ -162,18 +165,5 @@ class EventLoop {
   std::mutex posts_mutex_;
   std::vector<std::function<void()>> posts_;
 };
-
-// Owns a libuv handle, which may only be freed in its close callback: so that is what the deleter
-// does.
-template <class H>
-struct CloseHandle {
-  void operator()(H* handle) const noexcept {
-    auto* base = reinterpret_cast<uv_handle_t*>(handle);
-    base->data = nullptr;  // a callback already queued finds no owner
-    uv_close(base, [](uv_handle_t* closed) { delete reinterpret_cast<H*>(closed); });
-  }
-};
-template <class H>
-using Handle = std::unique_ptr<H, CloseHandle<H>>;
 
 }  // namespace outrider

@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include <cerrno>
 #include <cstring>
@@ -21,8 +20,6 @@ namespace {
 constexpr int kBacklog = 4096;
 constexpr int kBatch = 64;  // accepted before others have their turn
 constexpr Millis kPause{100};
-
-int open_reserve() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 }  // namespace
 
@@ -40,66 +37,45 @@ SocketFile::~SocketFile() {
     ::unlink(path_.c_str());
 }
 
-struct Acceptor::Socket {
-  uv_poll_t poll;
-  int fd;
-  int reserve;  // given up to tell a client that there is no descriptor for it
-};
-
-Acceptor::Acceptor(EventLoop& loop, Events& events)
-    : loop_(loop), events_(events), pause_(loop, call_member<&Acceptor::resume, Acceptor>, this) {}
-
-Acceptor::~Acceptor() { close(); }
+Acceptor::Acceptor(EventLoop& loop, Sockets& sockets, Events& events)
+    : sockets_(sockets),
+      events_(events),
+      pause_(loop, call_member<&Acceptor::resume, Acceptor>, this) {}
 
 void Acceptor::open(BoundSocket socket) {
   file_ = std::move(socket.file);
-  socket_ = new Socket{{}, socket.fd, open_reserve()};
-  OUTRIDER_ASSERT(uv_poll_init(loop_.uv(), &socket_->poll, socket.fd) == 0);
-  socket_->poll.data = this;
+  socket_ = sockets_.listen(socket.fd);
+  socket_->on_ready([](void* self, std::uint8_t) { static_cast<Acceptor*>(self)->on_readable(); },
+                    this);
   resume();
 }
 
-void Acceptor::resume() {
-  uv_poll_start(&socket_->poll, UV_READABLE, [](uv_poll_t* poll, int, int) {
-    static_cast<Acceptor*>(poll->data)->on_readable();
-  });
-}
+void Acceptor::resume() { socket_->watch(Watched::kReadable); }
 
 void Acceptor::close() {
-  if (socket_ == nullptr) return;
   file_ = nullptr;  // first: while this socket answers, nobody else takes the name
   pause_.stop();
-  uv_close(reinterpret_cast<uv_handle_t*>(&socket_->poll),
-           [](uv_handle_t* handle) { delete reinterpret_cast<Socket*>(handle); });
-  ::close(socket_->fd);
-  if (socket_->reserve >= 0) ::close(socket_->reserve);
   socket_ = nullptr;
 }
 
 void Acceptor::on_readable() {
   for (int i = 0; i < kBatch && socket_ != nullptr; ++i) {
-    const int fd = ::accept4(socket_->fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0)
-      events_.on_accepted(fd);
-    else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+    int error = 0;
+    SocketHandle socket = socket_->accept(error);
+    if (socket != nullptr)
+      events_.on_accepted(std::move(socket));
+    else if (error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM)
       return refuse_and_pause();
-    else if (errno != EINTR && errno != ECONNABORTED)
+    else if (error != -EINTR && error != -ECONNABORTED)
       return;
   }
 }
 
-// Who waits hears of it at once where the reserve allows; then nobody is looked at for a while, so
-// that nothing spins.
+// Who waits hears of it at once where that can be; then nobody is looked at for a while, so that
+// nothing spins.
 void Acceptor::refuse_and_pause() {
-  if (socket_->reserve >= 0) ::close(socket_->reserve);
-  for (int i = 0; i < kBatch; ++i) {
-    const int fd = ::accept4(socket_->fd, nullptr, nullptr, SOCK_CLOEXEC);
-    if (fd < 0) break;
-    ::close(fd);
-    events_.on_refused();
-  }
-  socket_->reserve = open_reserve();
-  uv_poll_stop(&socket_->poll);
+  for (int left = socket_->turn_away(kBatch); left > 0; --left) events_.on_refused();
+  socket_->watch(0);
   pause_.start(kPause);
 }
 

@@ -11,6 +11,7 @@
 #include "config/error.h"
 #include "config/model.h"
 #include "discovery/event_loop.h"
+#include "proxy/sockets.h"
 
 namespace outrider {
 
@@ -45,27 +46,25 @@ class Acceptor {
  public:
   class Events {
    public:
-    virtual void on_accepted(int fd) = 0;  // takes it over; it does not block
-    virtual void on_refused() = 0;         // out of descriptors: one more was closed at once
+    virtual void on_accepted(SocketHandle socket) = 0;
+    virtual void on_refused() = 0;  // out of descriptors: one more was closed at once
 
    protected:
     ~Events() = default;
   };
 
-  Acceptor(EventLoop& loop, Events& events);
-  ~Acceptor();
+  Acceptor(EventLoop& loop, Sockets& sockets, Events& events);
   void open(BoundSocket socket);  // takes it over
   void close();
 
  private:
-  struct Socket;
   void resume();
   void on_readable();
   void refuse_and_pause();
 
-  EventLoop& loop_;
+  Sockets& sockets_;
   Events& events_;
-  Socket* socket_ = nullptr;
+  ListeningHandle socket_;
   std::shared_ptr<SocketFile> file_;
   Timer pause_;
 };

@@ -130,12 +130,11 @@ struct AdminServer::Impl final : Acceptor::Events {
       : server(the_server),
         address(the_address),
         full(is_full),
-        acceptor(the_server.loop(), *this) {}
+        acceptor(the_server.loop(), the_server.flusher().sockets, *this) {}
   ~Impl() { close(); }
-  void on_accepted(int fd) override;
+  void on_accepted(SocketHandle socket) override;
   void on_refused() override {}
   void close();
-  bool unix_socket() const { return address.kind == config::Address::Kind::kUnix; }
 
   Server& server;
   const config::Address address;
@@ -192,12 +191,11 @@ class AdminServer::Impl::Client final : public ListNode,
     ++impl_.count;
   }
 
-  bool accept(int fd) {
-    if (!wire_.accept(fd, impl_.unix_socket())) return false;
+  void accept(SocketHandle socket) {
+    wire_.accept(std::move(socket));
     codec_ = make_h1_server(wire_, *this, {});
     wire_.start_reading();
     timer_.start(kRequestTime);
-    return true;
   }
   void reset() { wire_.close(Wire::Close::kReset); }
   // Ends it without waiting for what the peer has not taken; what the kernel has still arrives.
@@ -408,13 +406,11 @@ void AdminServer::Impl::Request::finish() {
 
 // ---- connections
 
-void AdminServer::Impl::on_accepted(int fd) {
+void AdminServer::Impl::on_accepted(SocketHandle socket) {
   if (count >= kMaxConnections) static_cast<Client&>(*clients.next).reset();
   auto client = std::make_unique<Client>(*this);
-  if (client->accept(fd))
-    client.release()->insert_before(clients);  // it defers its own end in leave()
-  else
-    --count;
+  client->accept(std::move(socket));
+  client.release()->insert_before(clients);  // it defers its own end in leave()
 }
 
 void AdminServer::Impl::close() {

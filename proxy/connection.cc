@@ -1,15 +1,5 @@
 #include "proxy/connection.h"
 
-#include <fcntl.h>
-#include <linux/sockios.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
@@ -21,20 +11,6 @@ namespace {
 constexpr int kVectors = 32;
 constexpr int kReads = 4;  // of one connection in a row, while each fills the buffer
 constexpr std::uint32_t kFirstRead = 16 * 1024;
-constexpr int kPipeBytes = 256 * 1024;
-
-socklen_t size_of(const sockaddr& address) {
-  switch (address.sa_family) {
-    case AF_INET: return sizeof(sockaddr_in);
-    case AF_INET6: return sizeof(sockaddr_in6);
-    default: return sizeof(sockaddr_un);
-  }
-}
-
-void send_at_once(int fd) {
-  const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-}
 }  // namespace
 
 bool Flusher::flush() {
@@ -71,21 +47,6 @@ bool Flusher::wear_patience() {
   return some;
 }
 
-void Pipe::close() {
-  for (int& end : ends_)
-    if (end >= 0) ::close(std::exchange(end, -1));
-}
-
-bool Pipe::open() {
-  if (room_ != 0) return true;
-  if (pipe2(ends_, O_NONBLOCK | O_CLOEXEC) != 0) return false;
-  fcntl(in(), F_SETPIPE_SZ, kPipeBytes);  // may be more than the system allows
-  const int room = fcntl(in(), F_GETPIPE_SZ);
-  if (room <= 0) close();
-  room_ = room > 0 ? static_cast<std::size_t>(room) : 0;
-  return room_ != 0;
-}
-
 struct Connection::Closing {
   explicit Closing(Connection& connection)
       : timer(connection.flusher_.loop, call_member<&Connection::on_close_timer, Connection>,
@@ -103,58 +64,27 @@ Connection::~Connection() { close_socket(); }
 
 void Connection::close_socket() {
   unlink();
-  if (poll_ != nullptr) {
-    poll_->data = nullptr;
-    uv_close(reinterpret_cast<uv_handle_t*>(poll_),
-             [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
-    poll_ = nullptr;
-  }
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-}
-
-std::size_t Connection::unacknowledged() const {
-  int bytes = 0;
-  return ioctl(fd_, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
-}
-
-bool Connection::peer_is_gone() const {
-  pollfd look{.fd = fd_, .events = 0, .revents = 0};
-  return ::poll(&look, 1, 0) == 1 && (look.revents & (POLLERR | POLLHUP)) != 0;
-}
-
-bool Connection::watch_socket() {
-  poll_ = new uv_poll_t;
-  if (uv_poll_init(flusher_.loop.uv(), poll_, fd_) != 0) {
-    delete std::exchange(poll_, nullptr);
-    return false;
-  }
-  poll_->data = this;
-  return true;
+  socket_ = nullptr;
 }
 
 void Connection::watch() {
+  if (socket_ == nullptr) return;
   const int wanted =
-      (reading_ ? UV_READABLE : 0) | (wants_writable_ || connecting_ ? UV_WRITABLE : 0);
-  if (wanted == watched_ || poll_ == nullptr) return;
-  watched_ = static_cast<std::uint8_t>(wanted);
-  if (wanted == 0)
-    uv_poll_stop(poll_);
-  else
-    uv_poll_start(poll_, wanted, on_poll);
+      (reading_ ? Socket::kReadable : 0) | (wants_writable_ || connecting_ ? Socket::kWritable : 0);
+  socket_->watch(static_cast<std::uint8_t>(wanted));
 }
 
-bool Connection::accept(int fd, bool unix_socket) {
-  fd_ = fd;
-  if (!unix_socket) send_at_once(fd_);
-  return watch_socket();
+void Connection::accept(SocketHandle socket) {
+  socket_ = std::move(socket);
+  socket_->on_ready(
+      [](void* self, std::uint8_t what) { static_cast<Connection*>(self)->on_ready(what); }, this);
 }
 
 int Connection::connect(const sockaddr* address) {
-  fd_ = ::socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd_ < 0) return -errno;
-  if (address->sa_family != AF_UNIX) send_at_once(fd_);
-  if (::connect(fd_, address, size_of(*address)) != 0 && errno != EINPROGRESS) return -errno;
-  if (!watch_socket()) return UV_ENOMEM;
+  int error = 0;
+  SocketHandle socket = flusher_.sockets.connect(*address, error);
+  if (socket == nullptr) return error;
+  accept(std::move(socket));
   connecting_ = true;
   watch();
   return 0;
@@ -177,39 +107,32 @@ void Connection::hold_reading(bool held) {
   if (held) read_size_ = kFirstRead;
 }
 
-void Connection::on_poll(uv_poll_t* handle, int status, int events) {
-  auto* self = static_cast<Connection*>(handle->data);
-  if (status < 0) {  // an error waits on the socket: libuv watches it no more
-    self->watched_ = 0;
-    events = UV_READABLE | UV_WRITABLE;
-  }
-  if (self->connecting_) {
-    int error = 0;
-    socklen_t size = sizeof(error);
-    if (getsockopt(self->fd_, SOL_SOCKET, SO_ERROR, &error, &size) != 0) error = errno;
-    self->connecting_ = false;
-    self->watch();
-    self->events_.on_connected(-error);
+void Connection::on_ready(std::uint8_t what) {
+  if (connecting_) {
+    const int error = socket_->take_error();
+    connecting_ = false;
+    watch();
+    events_.on_connected(error);
     return;
   }
-  if ((events & UV_WRITABLE) != 0 && self->blocked_) {
-    self->blocked_ = false;
-    self->wake();
+  if ((what & Socket::kWritable) != 0 && blocked_) {
+    blocked_ = false;
+    wake();
   }
-  if ((events & UV_READABLE) != 0 && self->reading_) {
-    if (self->held_)
-      self->reading_ = false;
+  if ((what & Socket::kReadable) != 0 && reading_) {
+    if (held_)
+      reading_ = false;
     else
-      self->read();
+      read();
   }
-  self->watch();
+  watch();
 }
 
 void Connection::read() {
   for (int i = 0; i < kReads; ++i) {
     // What splice does not take, an urgent byte or the end, recv does.
     if (const std::size_t most = passable(); most != 0 && pass(most)) return;
-    const ssize_t size = ::recv(fd_, flusher_.read_buffer.get(), read_size_, 0);
+    const ssize_t size = socket_->receive(flusher_.read_buffer.get(), read_size_);
     if (!take_in(size)) return;
   }
 }
@@ -231,30 +154,29 @@ std::size_t Connection::passable() const {
   if (other_ == nullptr || read_size_ < limits::kReadBuffer || state_ != State::kOpen) return 0;
   const Connection& to = *other_;
   if (!to.out.empty() || to.blocked_ || to.broken_ || to.write_broken_ || to.shutdown_wanted_ ||
-      to.state_ != State::kOpen || !to.codec_->takes_raw() || !flusher_.pipe.open())
+      to.state_ != State::kOpen || !to.codec_->takes_raw())
     return 0;
-  const std::uint64_t most = std::min<std::uint64_t>(codec_->passable(), flusher_.pipe.room());
+  const std::uint64_t most =
+      std::min<std::uint64_t>(codec_->passable(), flusher_.sockets.pipe_room());
   return most < kFirstRead ? 0 : most;
 }
 
-// What the other's kernel buffer does not take comes out of the pipe again, which all connections
-// share.
+// What the other's socket does not take comes out of the pipe again, which all connections share.
 bool Connection::pass(std::size_t most) {
-  Pipe& pipe = flusher_.pipe;
+  Sockets& sockets = flusher_.sockets;
   Connection& to = *other_;
-  constexpr unsigned kHow = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
-  const ssize_t came = ::splice(fd_, nullptr, pipe.in(), nullptr, most, kHow);
+  const ssize_t came = sockets.fill_pipe(*socket_, most);
   if (came <= 0) return false;
   auto left = static_cast<std::size_t>(came);
   while (left > 0) {
-    const ssize_t went = ::splice(pipe.out(), nullptr, to.fd_, nullptr, left, kHow);
-    if (went < 0 && errno != EAGAIN) to.write_failed_ = true;
+    const ssize_t went = sockets.empty_pipe(*to.socket_, left);
+    if (went < 0 && went != -EAGAIN) to.write_failed_ = true;
     if (went <= 0) break;
     left -= static_cast<std::size_t>(went);
   }
   if (left > 0 || static_cast<std::size_t>(came) < kFirstRead) read_size_ = kFirstRead;
   while (left > 0) {
-    const ssize_t size = ::read(pipe.out(), flusher_.read_buffer.get(), limits::kReadBuffer);
+    const ssize_t size = sockets.read_pipe(flusher_.read_buffer.get(), limits::kReadBuffer);
     OUTRIDER_ASSERT(size > 0);
     to.out.append({flusher_.read_buffer.get(), static_cast<std::size_t>(size)});
     left -= static_cast<std::size_t>(size);
@@ -267,7 +189,7 @@ bool Connection::pass(std::size_t most) {
 }
 
 bool Connection::take_in(ssize_t size) {
-  if (size < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  if (size == -EAGAIN || size == -EINTR) return false;
   if (state_ != State::kOpen) {
     // Lingering: what comes is dropped, within bounds.
     if (size > 0 && closing_->to_drop > static_cast<std::size_t>(size)) {
@@ -305,19 +227,12 @@ void Connection::fail() {
     finish_close();
 }
 
-// How many bytes the kernel took; when not all, it is full. Negative: broken.
-ssize_t Connection::write(iovec* vectors, int count) {
+// How many bytes the socket took; when not all, it is full. Negative: broken.
+ssize_t Connection::write(const iovec* vectors, int count) {
   std::size_t offered = 0;
   for (int i = 0; i < count; ++i) offered += vectors[i].iov_len;
-  msghdr message{};
-  message.msg_iov = vectors;
-  message.msg_iovlen = static_cast<std::size_t>(count);
-  ssize_t wrote = 0;
-  do {
-    wrote = count == 1 ? ::send(fd_, vectors->iov_base, vectors->iov_len, MSG_NOSIGNAL)
-                       : ::sendmsg(fd_, &message, MSG_NOSIGNAL);
-  } while (wrote < 0 && errno == EINTR);
-  if (wrote < 0 && errno == EAGAIN) wrote = 0;
+  ssize_t wrote = socket_->send(vectors, count);
+  if (wrote == -EAGAIN) wrote = 0;
   blocked_ = wrote >= 0 && static_cast<std::size_t>(wrote) < offered;
   write_failed_ |= wrote < 0;
   return wrote;
@@ -365,7 +280,7 @@ void Connection::write_failed() {
 }
 
 void Connection::flush() {
-  if (state_ == State::kClosed || fd_ < 0) return;
+  if (state_ == State::kClosed || socket_ == nullptr) return;
   if (state_ == State::kOpen) {
     events_.before_flush();
     if (state_ == State::kClosed) return;
@@ -383,7 +298,7 @@ void Connection::flush() {
   if (state_ == State::kClosed || !out.empty()) return;
   if (shutdown_wanted_ && !shutdown_done_) {
     shutdown_done_ = true;
-    ::shutdown(fd_, SHUT_WR);
+    socket_->end_sending();
   }
   if (state_ == State::kFlushing) linger();
 }
@@ -395,11 +310,8 @@ void Connection::shutdown() {
 
 void Connection::close(Close how) {
   if (state_ == State::kClosed) return;
-  if (how == Close::kReset || broken_ || fd_ < 0) {
-    if (how == Close::kReset && fd_ >= 0) {
-      const struct linger hard = {1, 0};
-      setsockopt(fd_, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
-    }
+  if (how == Close::kReset || broken_ || socket_ == nullptr) {
+    if (how == Close::kReset && socket_ != nullptr) socket_->reset_when_closed();
     finish_close();
     return;
   }
@@ -418,7 +330,7 @@ void Connection::linger() {
     return;
   }
   state_ = State::kLingering;
-  if (!shutdown_done_) ::shutdown(fd_, SHUT_WR);
+  if (!shutdown_done_) socket_->end_sending();
   closing_->timer.start(limits::kLinger);
   reading_ = true;
   held_ = false;

@@ -4,39 +4,19 @@
 // arrives as on_broken(), never inside a call made on it.
 #pragma once
 
-#include <uv.h>
-
 #include <memory>
 #include <utility>
 
 #include "discovery/event_loop.h"
 #include "proxy/codec.h"
+#include "proxy/sockets.h"
 
 namespace outrider {
-
-// The kernel's buffer between two sockets whose bytes we need not see. Always empty between uses;
-// opened with the first.
-class Pipe {
- public:
-  Pipe() = default;
-  Pipe(const Pipe&) = delete;
-  Pipe& operator=(const Pipe&) = delete;
-  ~Pipe() { close(); }
-  bool open();
-  int in() const { return ends_[1]; }
-  int out() const { return ends_[0]; }
-  std::size_t room() const { return room_; }
-
- private:
-  void close();
-  int ends_[2] = {-1, -1};
-  std::size_t room_ = 0;
-};
 
 // What connections of one worker share.
 class Flusher {
  public:
-  explicit Flusher(EventLoop& event_loop) : loop(event_loop) {
+  Flusher(EventLoop& event_loop, Sockets& the_sockets) : loop(event_loop), sockets(the_sockets) {
     loop.on_turn_end([](void* self) { return static_cast<Flusher*>(self)->flush(); }, this);
     loop.on_wait([](void* self) { return static_cast<Flusher*>(self)->wear_patience(); }, this);
   }
@@ -45,6 +25,7 @@ class Flusher {
     loop.on_wait(nullptr, nullptr);
   }
   EventLoop& loop;
+  Sockets& sockets;
   Slabs slabs;
   ListNode dirty;    // of Hook<Connection>
   ListNode patient;  // likewise, for a few turns yet
@@ -53,7 +34,6 @@ class Flusher {
   void* after_owner = nullptr;
   bool after_due = false;
   std::unique_ptr<char[]> read_buffer = std::make_unique_for_overwrite<char[]>(limits::kReadBuffer);
-  Pipe pipe;
 
  private:
   bool flush();
@@ -64,7 +44,7 @@ class Connection final : public Wire {
  public:
   class Events {
    public:
-    virtual void on_connected(int status) = 0;  // after connect(); 0 or a libuv error
+    virtual void on_connected(int status) = 0;  // after connect(); 0 or a negative error number
     virtual void on_bytes(std::string_view bytes) = 0;
     virtual void on_eof() = 0;
     virtual void on_broken() = 0;  // reset, or a write failed; close() is called next by the owner
@@ -79,15 +59,14 @@ class Connection final : public Wire {
   Connection(Flusher& flusher, Events& events);
   ~Connection();
 
-  bool accept(int fd, bool unix_socket);  // takes it over; non-blocking
-  // The outcome comes as on_connected(), later; an error code here when not even that could be
+  void accept(SocketHandle socket);
+  // The outcome comes as on_connected(), later; an error number here when not even that could be
   // begun.
   int connect(const sockaddr* address);
   void start_reading();
-  int fd() const { return fd_; }
-  std::size_t unacknowledged() const;  // bytes the kernel has taken and the peer's has not
-
-  bool peer_is_gone() const;  // looked for while nothing is read
+  bool peer_address(sockaddr_storage& address) const { return socket_->peer_address(address); }
+  std::size_t unacknowledged() const { return socket_->unacknowledged(); }
+  bool peer_is_gone() const { return socket_->peer_is_gone(); }  // while nothing is read
   // What one codec lets pass and the other takes raw goes on within the kernel, unseen, until
   // unlink().
   static void link(Connection& a, Codec& a_codec, Connection& b, Codec& b_codec);
@@ -117,15 +96,14 @@ class Connection final : public Wire {
   static constexpr std::uint8_t kPatience = 3;
   enum class State : std::uint8_t { kOpen, kFlushing, kLingering, kClosed };
 
-  static void on_poll(uv_poll_t* handle, int status, int events);
-  bool watch_socket();
+  void on_ready(std::uint8_t what);
   void watch();  // tells the loop what is waited for
   void read();
   bool take_in(ssize_t size);  // false: no further read now
   std::size_t passable() const;
   bool pass(std::size_t most);
   bool reads() const { return reading_ && !held_; }
-  ssize_t write(iovec* vectors, int count);
+  ssize_t write(const iovec* vectors, int count);
   bool write_some();  // false: broken
   void write_failed();
   void flush();
@@ -137,16 +115,14 @@ class Connection final : public Wire {
 
   Flusher& flusher_;
   Events& events_;
-  uv_poll_t* poll_ = nullptr;    // frees itself when closed
+  SocketHandle socket_;          // null before connect() or accept(), and when closed
   Connection* other_ = nullptr;  // see link(); knows this one too
   Codec* codec_ = nullptr;       // ours, while linked
   Hook<Connection> dirty_{*this};
   struct Closing;  // the timer and bounds of the time between close() and the end
   std::unique_ptr<Closing> closing_;
-  int fd_ = -1;
   std::uint32_t read_size_;  // grows while what was read went through, see take_in()
   State state_ = State::kOpen;
-  std::uint8_t watched_ = 0;  // UV_READABLE, UV_WRITABLE
   bool connecting_ = false;
   bool linger_ = false;
   bool reading_ = false;  // wanted; while `held_` only until bytes come

@@ -35,10 +35,11 @@ Downstream::~Downstream() {
   if (admitted_) listener_.leave(info_.ip);
 }
 
-bool Downstream::accept(int fd) {
+bool Downstream::accept(SocketHandle socket) {
   const config::Listener& settings = *info_.listener;
   info_.unix_socket = settings.address.kind == config::Address::Kind::kUnix;
-  if (!wire_.accept(fd, info_.unix_socket) || !learn_peer()) return false;
+  wire_.accept(std::move(socket));
+  if (!learn_peer()) return false;
   if (!listener_.admit(info_.ip)) return false;
   admitted_ = true;
   if (settings.tcp)
@@ -76,8 +77,7 @@ bool Downstream::learn_peer() {
     return true;
   }
   sockaddr_storage storage{};
-  socklen_t length = sizeof(storage);
-  if (getpeername(wire_.fd(), reinterpret_cast<sockaddr*>(&storage), &length) != 0) return false;
+  if (!wire_.peer_address(storage)) return false;
   if (storage.ss_family == AF_INET6) {
     const auto& in6 = reinterpret_cast<const sockaddr_in6&>(storage);
     std::memcpy(info_.ip.data(), &in6.sin6_addr, 16);

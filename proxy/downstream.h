@@ -16,7 +16,7 @@ class Downstream final : public ListNode, private Connection::Events, private Se
   explicit Downstream(Listener& listener);
   ~Downstream();
   // False: refused or gone already.
-  bool accept(int fd);
+  bool accept(SocketHandle socket);
   void drain(bool final);
   void cut(Reason reason);  // ends every stream and the connection
   void abort() { wire_.abort(); }

@@ -11,7 +11,7 @@ Listener::Listener(Worker& worker, const ListenerSnapshot& snapshot,
     : worker_(worker),
       snapshot_(snapshot),
       shared_(std::move(shared)),
-      acceptor_(worker.loop(), *this),
+      acceptor_(worker.loop(), worker.flusher().sockets, *this),
       // Loopback and Unix sockets are the application's way out: they drain last.
       inbound_(!config::is_loopback(snapshot.config->address)) {}
 
@@ -55,9 +55,9 @@ void Listener::leave(const std::array<std::uint8_t, 16>& ip) {
   worker_.metrics_ref().downstream_connection(snapshot_.label, -1);
 }
 
-void Listener::on_accepted(int fd) {
+void Listener::on_accepted(SocketHandle socket) {
   auto connection = std::make_unique<Downstream>(*this);
-  if (connection->accept(fd))
+  if (connection->accept(std::move(socket)))
     connection.release()->insert_before(connections);  // it defers its own end in on_closed()
 }
 

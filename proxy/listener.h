@@ -32,7 +32,7 @@ class Listener final : private Acceptor::Events {
   void leave(const std::array<std::uint8_t, 16>& ip);
 
  private:
-  void on_accepted(int fd) override;
+  void on_accepted(SocketHandle socket) override;
   void on_refused() override;
 
   Worker& worker_;

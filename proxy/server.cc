@@ -53,11 +53,6 @@ unsigned cpu_count() {
   return cores;
 }
 
-std::int64_t wall_ms() {
-  return std::chrono::duration_cast<Millis>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 // Everything has ended and no other thread is left: a signal that comes now, when our handlers go,
 // must not change the exit code.
 void ignore_further_signals() {
@@ -88,7 +83,7 @@ int Server::run() {
   prctl(PR_SET_DUMPABLE, 0);
   log::start(log_writer_);
   snapshot_ = Snapshot::compile(config_, 1);
-  loaded_at_ms_ = wall_ms();
+  loaded_at_ms_ = loop_.wall_ms();
   listen_to_signals();
   if (!bind_all() || !start_admin()) {
     log::stop();

@@ -9,9 +9,10 @@
 
 #include "config/load.h"
 #include "config/log_writer.h"
-#include "discovery/event_loop.h"
 #include "discovery/metrics.h"
+#include "discovery/uv_loop.h"
 #include "proxy/connection.h"
+#include "proxy/kernel_sockets.h"
 #include "proxy/listener.h"
 #include "proxy/worker.h"
 
@@ -63,8 +64,9 @@ class Server {
 
   std::shared_ptr<const config::Config> config_;
   const RunOptions options_;
-  EventLoop loop_;
-  Flusher flusher_{loop_};
+  UvLoop loop_;
+  KernelSockets kernel_sockets_{loop_};
+  Flusher flusher_{loop_, kernel_sockets_};
   BlockPool blocks_;
   LogWriter log_writer_;
   std::shared_ptr<const Snapshot> snapshot_;

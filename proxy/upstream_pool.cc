@@ -1,5 +1,7 @@
 #include "proxy/upstream_pool.h"
 
+#include <uv.h>
+
 #include <algorithm>
 
 namespace outrider {

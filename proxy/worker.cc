@@ -2,7 +2,6 @@
 
 #include <malloc.h>
 #include <pthread.h>
-#include <time.h>
 
 #include <algorithm>
 #include <utility>
@@ -73,10 +72,14 @@ std::size_t ServiceRuntime::connections(const Endpoint& endpoint) const {
   return sum;
 }
 
-Worker::Worker(std::uint32_t index, std::shared_ptr<const Snapshot> snapshot, Shared shared)
+Worker::Worker(std::uint32_t index, std::shared_ptr<const Snapshot> snapshot, Shared shared,
+               std::unique_ptr<Platform> platform)
     : index_(index),
+      platform_(std::move(platform)),
+      loop_(platform_->loop),
+      flusher_(loop_, platform_->sockets),
       stream_blocks_(sizeof(Stream)),
-      random_(uv_hrtime() + index),
+      random_(platform_->seed + index),
       snapshot_(std::move(snapshot)),
       shared_(std::move(shared)),
       trim_timer_(loop_, call_member<&Worker::trim, Worker>, this) {
@@ -154,12 +157,6 @@ std::vector<Worker::EndpointView> Worker::endpoints() {
       views.push_back({runtime->service.config().name, endpoint->text, endpoint->active,
                        runtime->connections(*endpoint)});
   return views;
-}
-
-std::int64_t Worker::wall_ms() const {
-  timespec now{};
-  clock_gettime(CLOCK_REALTIME_COARSE, &now);
-  return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
 void Worker::log(const Exchange& x) {

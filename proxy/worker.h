@@ -18,6 +18,7 @@
 #include "discovery/service.h"
 #include "filters/access_log.h"
 #include "proxy/connection.h"
+#include "proxy/platform.h"
 #include "proxy/snapshot.h"
 #include "proxy/upstream_pool.h"
 
@@ -74,7 +75,8 @@ struct Shared {
 
 class Worker {
  public:
-  Worker(std::uint32_t index, std::shared_ptr<const Snapshot> snapshot, Shared shared);
+  Worker(std::uint32_t index, std::shared_ptr<const Snapshot> snapshot, Shared shared,
+         std::unique_ptr<Platform> platform = kernel_platform());
   ~Worker();
 
   // Before start(): takes over a bound socket.
@@ -110,7 +112,7 @@ class Worker {
   const std::shared_ptr<const Snapshot>& snapshot() const { return snapshot_; }
   ServiceRuntime& service(std::uint32_t index) { return *services_[index]; }
   void log(const Exchange& x);
-  std::int64_t wall_ms() const;
+  std::int64_t wall_ms() const { return loop_.wall_ms(); }
   void* stream_memory();
   void give_back_stream_memory(void* memory);
   std::size_t open_streams_ = 0;
@@ -125,8 +127,9 @@ class Worker {
   void shut_down();
 
   const std::uint32_t index_;
-  EventLoop loop_;
-  Flusher flusher_{loop_};
+  const std::unique_ptr<Platform> platform_;
+  EventLoop& loop_;
+  Flusher flusher_;
   Metrics metrics_;
   BlockPool blocks_;
   BlockPool stream_blocks_;

@@ -19,6 +19,7 @@
 #include "filters/random.h"
 #include "filters/registry.h"
 #include "proxy/acceptor.h"
+#include "proxy/kernel_platform.h"
 #include "proxy/snapshot.h"
 #include "proxy/worker.h"
 #include "tests/cost/instruments.h"
@@ -162,7 +163,9 @@ class Proxy {
       shared.access_sink = writer_->file(config.telemetry.access_log_file, why);
       if (shared.access_sink == nullptr) die("the access log: " + why);
     }
-    worker_ = std::make_unique<Worker>(0, snapshot_, shared);
+    auto platform = std::make_unique<KernelPlatform>();
+    loop_ = platform->uv_loop().uv();
+    worker_ = std::make_unique<Worker>(0, snapshot_, shared, std::move(platform));
     std::vector<BoundSocket> sockets;
     config::Address bound;
     if (!bind_listener(config.listeners[0].address, 1, sockets, bound, why)) die(why);
@@ -170,7 +173,7 @@ class Proxy {
     worker_->listen(0, std::move(sockets.front()));
   }
   unsigned port() const { return port_; }
-  uv_loop_t* loop() { return worker_->loop().uv(); }
+  uv_loop_t* loop() { return loop_; }
 
   // How many of its connections have something to read.
   std::size_t readable() {
@@ -190,6 +193,7 @@ class Proxy {
  private:
   std::unique_ptr<LogWriter> writer_;
   std::shared_ptr<const Snapshot> snapshot_;
+  uv_loop_t* loop_ = nullptr;  // the worker's
   std::unique_ptr<Worker> worker_;
   std::vector<pollfd> polled_;
   unsigned port_ = 0;

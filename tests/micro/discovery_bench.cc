@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "discovery/event_loop.h"
 #include "discovery/service.h"
+#include "discovery/uv_loop.h"
 
 namespace outrider {
 namespace {
@@ -19,7 +19,7 @@ struct Wheel {
       others.back()->start(Millis{1'000 + i * 59'000 / count});
     }
   }
-  EventLoop loop;
+  UvLoop loop;
   std::vector<std::unique_ptr<Timer>> others;
 };
 

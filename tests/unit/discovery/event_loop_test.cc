@@ -1,6 +1,6 @@
 // The loop's own promises: timers never early and never lost, posts in order, deferred destruction
 // after the turn.
-#include "discovery/event_loop.h"
+#include "discovery/uv_loop.h"
 
 #include <gtest/gtest.h>
 
@@ -28,7 +28,7 @@ struct Alarm {
 };
 
 TEST(EventLoop, TimersFireInOrderAndNeverEarly) {
-  EventLoop loop;
+  UvLoop loop;
   const std::uint64_t start = loop.now_ms();
   Alarm late(loop), early(loop), middle(loop);
   late.stop_loop = true;
@@ -44,7 +44,7 @@ TEST(EventLoop, TimersFireInOrderAndNeverEarly) {
 }
 
 TEST(EventLoop, AMovedTimerFiresOnceAtItsNewTime) {
-  EventLoop loop;
+  UvLoop loop;
   const std::uint64_t start = loop.now_ms();
   Alarm moved(loop), end(loop);
   end.stop_loop = true;
@@ -59,7 +59,7 @@ TEST(EventLoop, AMovedTimerFiresOnceAtItsNewTime) {
 TEST(EventLoop, StoppedTimersWakeNobody) {
   uv_prepare_t before_wait;
   int waits = 0;
-  EventLoop loop;
+  UvLoop loop;
   before_wait.data = &waits;
   uv_prepare_init(loop.uv(), &before_wait);
   uv_prepare_start(&before_wait, [](uv_prepare_t* handle) { ++*static_cast<int*>(handle->data); });
@@ -79,7 +79,7 @@ TEST(EventLoop, StoppedTimersWakeNobody) {
 
 TEST(EventLoop, WhateverTakesLongInATurnIsNoted) {
   constexpr std::uint64_t kAtLeast = 40'000'000;  // of 60 ms, since libuv's clock is coarse
-  EventLoop loop;
+  UvLoop loop;
   Alarm end(loop);
   end.stop_loop = true;
   end.timer.start(Millis{100});
@@ -89,7 +89,7 @@ TEST(EventLoop, WhateverTakesLongInATurnIsNoted) {
 }
 
 TEST(EventLoop, ATimerCanBeMovedEarlier) {
-  EventLoop loop;
+  UvLoop loop;
   Alarm moved(loop), end(loop);
   end.stop_loop = true;
   moved.timer.start(Millis{100'000});
@@ -100,7 +100,7 @@ TEST(EventLoop, ATimerCanBeMovedEarlier) {
 }
 
 TEST(EventLoop, AStoppedTimerStaysSilentAndCanBeStartedAgain) {
-  EventLoop loop;
+  UvLoop loop;
   Alarm stopped(loop), end(loop);
   end.stop_loop = true;
   stopped.timer.start(Millis{10});
@@ -118,7 +118,7 @@ TEST(EventLoop, AStoppedTimerStaysSilentAndCanBeStartedAgain) {
 // More than one round of the wheel (4 s) cannot be waited for in a test, but its first slot can
 // come up before it is due.
 TEST(EventLoop, ATimerFurtherThanARoundIsLeftAloneWhenItsSlotComesUp) {
-  EventLoop loop;
+  UvLoop loop;
   Alarm far(loop), end(loop);
   end.stop_loop = true;
   far.timer.start(Millis{8 * 512 + 16});  // the slot of 16 ms
@@ -129,7 +129,7 @@ TEST(EventLoop, ATimerFurtherThanARoundIsLeftAloneWhenItsSlotComesUp) {
 }
 
 TEST(EventLoop, ATimerThatStartsAnotherFromItsCallback) {
-  EventLoop loop;
+  UvLoop loop;
   struct Chain {
     explicit Chain(EventLoop& loop)
         : loop(loop), timer(loop, call_member<&Chain::fire, Chain>, this) {}
@@ -149,7 +149,7 @@ TEST(EventLoop, ATimerThatStartsAnotherFromItsCallback) {
 }
 
 TEST(EventLoop, PostsFromOtherThreadsRunInTheirOrder) {
-  EventLoop loop;
+  UvLoop loop;
   std::vector<int> seen;
   std::thread poster([&] {
     for (int i = 0; i < 1000; ++i) loop.post([&seen, i] { seen.push_back(i); });
@@ -162,7 +162,7 @@ TEST(EventLoop, PostsFromOtherThreadsRunInTheirOrder) {
 }
 
 TEST(EventLoop, DeferredThingsDieAfterTheTurnAndMayDeferMore) {
-  EventLoop loop;
+  UvLoop loop;
   static int alive = 0;
   struct Thing {
     explicit Thing(EventLoop& loop, int depth) : loop(loop), depth(depth) { ++alive; }

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "proxy/kernel_sockets.h"
+
 namespace outrider {
 namespace {
 
@@ -17,7 +19,7 @@ class ConnectionWrites : public testing::Test, private Connection::Events {
   ConnectionWrites() {
     int ends[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
-    EXPECT_TRUE(connection_.accept(ends[0], true));
+    connection_.accept(sockets_.adopt(ends[0]));
     other_ = ends[1];
     watch_.data = this;
     uv_poll_init(loop_.uv(), &watch_, other_);
@@ -54,8 +56,9 @@ class ConnectionWrites : public testing::Test, private Connection::Events {
   void on_flushed() override {}
   void on_closed() override {}
 
-  EventLoop loop_;
-  Flusher flusher_{loop_};
+  UvLoop loop_;
+  KernelSockets sockets_{loop_};
+  Flusher flusher_{loop_, sockets_};
   Connection connection_{flusher_, *this};
   Timer patience_{loop_, call_member<&ConnectionWrites::give_up, ConnectionWrites>, this};
 
