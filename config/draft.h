@@ -107,6 +107,9 @@ std::vector<Target> read_targets(Draft& draft, const Value& value);
 std::optional<Redirect> read_redirect(const Value& value);
 std::vector<Cidr> read_cidrs(const Value& value);
 Policy read_policy(const Map& map);
+void check_mirror(Draft& draft, const Map& map, const Policy& policy);
+// False and an error where the service or subset is not there; `at_key`: it is an entry's name.
+bool want_target(Draft& draft, const Value& at, const Target& target, bool at_key);
 std::vector<Match> read_matches(const Value& value);
 bool read_header_values(const Value& value, Fields& out);
 void read_service_settings(const Map& map, Service& service, Policy& policy);

@@ -217,6 +217,7 @@ Long shorthand(const Value& value, const Key& rule) {
     case Type::kRespondWith: return wrap("status", scalar(value));
     case Type::kRewriteTo: return wrap("path", scalar(value));
     case Type::kTimeoutPolicy: return wrap("total", scalar(value));
+    case Type::kHedgePolicy: return wrap("after", scalar(value));
     case Type::kRetryPolicy:
       return wrap("attempts", value.is_false() ? scalar("0", false, value.mark()) : scalar(value));
     default: return scalar(value, rule.type);

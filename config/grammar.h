@@ -28,8 +28,11 @@ Problem parse_size(std::string_view text, std::uint64_t& out);      // `64KiB` `
 Problem parse_percent(std::string_view text, double& out);          // `20%` is 0.2
 Problem parse_backoff(std::string_view text, Backoff& out);         // `25ms..250ms` `100ms`
 Problem parse_upload_rate(std::string_view text, UploadRate& out);  // `240B/s after 5s`
-// `503` or a named condition; adds to `out`.
+// `503`, a named condition, or `grpc:unavailable`; adds to `out`.
 Problem parse_retry_on(std::string_view text, RetryWhen& out);
+std::string_view grpc_name(int status);  // `unavailable`; empty: no such status
+Problem parse_grpc_name(std::string_view text, int& status);
+Problem parse_mirror(std::string_view text, Mirror& out);  // `svc@subset 5%`
 
 // Addresses (grammar_address.cc).
 enum class EndpointScheme : std::uint8_t { kNone, kHttp, kH2c };

@@ -1,9 +1,12 @@
 // Numbers with units. Nothing here wraps, rounds or guesses a unit.
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <utility>
 
+#include "config/diagnostics.h"
 #include "config/grammar.h"
 
 namespace outrider::config {
@@ -163,13 +166,52 @@ Problem parse_retry_on(std::string_view text, RetryWhen& out) {
     out.bits = static_cast<std::uint16_t>(out.bits | static_cast<std::uint16_t>(bit));
     return {};
   }
-  if (text.starts_with("grpc:")) return {"is not supported yet", kNotYet, {}};
+  constexpr std::string_view kGrpc = "grpc:";
+  if (text.starts_with(kGrpc)) {
+    int code = 0;
+    Problem problem = parse_grpc_name(text.substr(kGrpc.size()), code);
+    if (!problem.suggestion.empty()) problem.suggestion.insert(0, kGrpc);
+    if (!problem && code == 0) problem = {"is no failure", "bad-value", {}};
+    if (!problem) out.grpc |= 1U << code;
+    return problem;
+  }
   std::int64_t status = 0;
   if (!all_digits(text) || text.size() != 3)
     return {"is neither a condition nor a status", "bad-value", {}};
   if (Problem problem = parse_integer(text, 400, 599, status)) return problem;
   out.statuses.push_back(static_cast<int>(status));
   return {};
+}
+
+namespace {
+// By number: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+constexpr std::string_view kGrpcNames[] = {
+    "ok",        "cancelled",      "unknown",           "invalid-argument",   "deadline-exceeded",
+    "not-found", "already-exists", "permission-denied", "resource-exhausted", "failed-precondition",
+    "aborted",   "out-of-range",   "unimplemented",     "internal",           "unavailable",
+    "data-loss", "unauthenticated"};
+}  // namespace
+
+std::string_view grpc_name(int status) {
+  const auto at = static_cast<std::size_t>(status);
+  return status >= 0 && at < std::size(kGrpcNames) ? kGrpcNames[at] : std::string_view();
+}
+
+Problem parse_grpc_name(std::string_view text, int& status) {
+  const auto found = std::find(std::begin(kGrpcNames), std::end(kGrpcNames), text);
+  if (found == std::end(kGrpcNames))
+    return {"names no status of gRPC", "bad-value", std::string(nearest(text, kGrpcNames))};
+  status = static_cast<int>(found - std::begin(kGrpcNames));
+  return {};
+}
+
+Problem parse_mirror(std::string_view text, Mirror& out) {
+  const std::size_t space = text.find(' ');
+  if (space != std::string_view::npos) {
+    if (Problem problem = parse_percent(text.substr(space + 1), out.share))
+      return {"is not written as 'service 5%'", "bad-value", {}};
+  }
+  return parse_target(text.substr(0, space), out.target);
 }
 
 }  // namespace outrider::config

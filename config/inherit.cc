@@ -42,6 +42,9 @@ void inherit(Policy& level, const Policy& from) {
   take(level.retry_budget, from.retry_budget);
   take(level.retry_methods, from.retry_methods);
   take(level.retry_buffer, from.retry_buffer);
+  take(level.hedge_after, from.hedge_after);
+  take(level.hedge_at_most, from.hedge_at_most);
+  take(level.mirror, from.mirror);
   take(level.body_max, from.body_max);
   take(level.upgrade, from.upgrade);
   take(level.when_empty, from.when_empty);
@@ -73,6 +76,7 @@ const Policy& built_in_policy() {
     p.retry_budget = {limits::kRetryBudget, {}};
     p.retry_methods = {RetryMethods::kIdempotent, {}};
     p.retry_buffer = {limits::kRetryBuffer, {}};
+    p.hedge_at_most = {limits::kHedges, {}};
     p.upgrade = {std::vector<std::string>{"websocket"}, {}};
     p.when_empty = {WhenEmpty::kSpill, {}};
     return p;

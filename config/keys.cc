@@ -134,7 +134,8 @@ constexpr Key kKeys[] = {
     plain(S::kService, "timeout", T::kTimeoutPolicy, "Timeouts of requests, as on a route.",
           S::kTimeout),
     plain(S::kService, "retry", T::kRetryPolicy, "Further attempts, as on a route.", S::kRetry),
-    later(S::kService, "hedge"),
+    plain(S::kService, "hedge", T::kHedgePolicy,
+          "A second attempt beside a slow one, as on a route.", S::kHedge),
     plain(S::kService, "subsets", T::kSubsets, "Named groups of servers, by their labels."),
     later(S::kService, "slow_start"),
     later(S::kService, "zone_aware"),
@@ -162,13 +163,13 @@ constexpr Key kKeys[] = {
 
 // clang-format off
 #define POLICY_KEYS(S_)                                                                            \
-  later(S_, "mirror"),                                                                             \
+  plain(S_, "mirror", T::kMirrorTo, "A service that gets a copy of requests, or of a share of them."), \
   plain(S_, "rewrite", T::kRewriteTo, "The path and host the upstream sees.", S::kRewrite),        \
   map(S_, "headers", S::kHeaders, "Header fields changed on the way."),                            \
   plain(S_, "timeout", T::kTimeoutPolicy,                                                          \
         "How long the request may take; a duration is the total.", S::kTimeout),                   \
   plain(S_, "retry", T::kRetryPolicy, "Further attempts; a number is how many.", S::kRetry),       \
-  later(S_, "hedge"),                                                                              \
+  plain(S_, "hedge", T::kHedgePolicy, "A second attempt beside a slow one; a duration is when.", S::kHedge), \
   later(S_, "fault"),                                                                              \
   later(S_, "limit"),                                                                              \
   later(S_, "cors"),                                                                               \
@@ -231,6 +232,14 @@ constexpr Key kKeys[] = {
     plain(S::kRetry, "budget", T::kPercent, "Share of the completed requests that may be retries."),
     word(S::kRetry, "methods", "idempotent|all", "Which methods may be sent twice."),
     size(S::kRetry, "buffer", "Bytes of the request's body kept for a further attempt."),
+
+    time(S::kHedge, "after", "How long the attempts before may take for the response's head."),
+    {.in = S::kHedge,
+     .name = "at_most",
+     .type = T::kNumber,
+     .text = "Attempts beside the first.",
+     .min = 0,
+     .max = limits::kMaxHedges},
 
     {.in = S::kRedirect,
      .name = "status",
@@ -302,7 +311,8 @@ constexpr Key kKeys[] = {
           S::kTimeout),
     plain(S::kDefaultService, "retry", T::kRetryPolicy, "Further attempts, as on a route.",
           S::kRetry),
-    later(S::kDefaultService, "hedge"),
+    plain(S::kDefaultService, "hedge", T::kHedgePolicy,
+          "A second attempt beside a slow one, as on a route.", S::kHedge),
     later(S::kDefaultService, "slow_start"),
     later(S::kDefaultService, "zone_aware"),
     later(S::kDefaultService, "tls"),

@@ -27,6 +27,7 @@ enum class Section : std::uint8_t {
   kMatch,
   kTimeout,
   kRetry,
+  kHedge,
   kRedirect,
   kRespond,
   kRewrite,
@@ -77,6 +78,8 @@ enum class Type : std::uint8_t {
   kTargets,        // `svc`, `svc@subset`, or a map of weights
   kTimeoutPolicy,  // a duration (total), false, or a map
   kRetryPolicy,    // attempts, false, or a map
+  kHedgePolicy,    // a duration, false, or a map
+  kMirrorTo,       // `svc 5%`, or false
   kRedirectTo,     // a scheme, or a map
   kRespondWith,    // a status, or a map
   kRewriteTo,      // a path, or a map

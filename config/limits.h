@@ -72,6 +72,13 @@ inline constexpr Millis kBackoffMax = 250ms;
 inline constexpr double kRetryBudget = 0.2;
 inline constexpr unsigned kRetryBudgetPerSecond = 10;  // so that a quiet service may still retry
 inline constexpr std::size_t kRetryBuffer = 64 * 1024;
+inline constexpr Millis kRetryAfterMax =
+    10s;  // longer than that nobody is kept waiting for a retry
+inline constexpr unsigned kHedges = 1;
+inline constexpr unsigned kMaxHedges = 3;
+inline constexpr std::size_t kMirrorBytes = 64 * 1024;  // larger requests are not copied
+inline constexpr std::size_t kMirrored = 100;           // copies on their way, of one worker
+inline constexpr Millis kMirrorTime = 30s;
 inline constexpr std::size_t kRespondBytes = 1024 * 1024;
 inline constexpr int kMaxHops = 10;
 

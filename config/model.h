@@ -186,6 +186,10 @@ enum class RetryOn : std::uint16_t {  // bits; statuses stand apart
 struct RetryWhen {
   std::uint16_t bits = 7;  // connect-failure, refused-stream, reset
   std::vector<int> statuses;
+  std::uint32_t grpc = 0;  // bits by gRPC's status numbers
+  bool has_grpc(int status) const {
+    return status >= 0 && status < 32 && (grpc >> status & 1) != 0;
+  }
   bool has(RetryOn on) const { return (bits & static_cast<std::uint16_t>(on)) != 0; }
 };
 struct Backoff {
@@ -203,6 +207,11 @@ struct HeaderEdits {
   Maybe<std::vector<std::string>> remove;
 };
 
+struct Mirror {
+  Target target;
+  double share = 1;  // 0.05 = 5 %; 0: none
+};
+
 using RegexRewrites = std::vector<std::pair<std::string, std::string>>;
 
 // What one level says. `effective()` merges levels; then every Maybe but the optional ones below is
@@ -218,6 +227,9 @@ struct Policy {
   Maybe<double> retry_budget;  // share, 0.2 = 20 %
   Maybe<RetryMethods> retry_methods;
   Maybe<std::uint64_t> retry_buffer;
+  Maybe<Millis> hedge_after;  // unset or 0: none
+  Maybe<unsigned> hedge_at_most;
+  Maybe<Mirror> mirror;           // unset: none
   Maybe<std::uint64_t> body_max;  // unset: the listener's; 0: none
   Maybe<std::vector<std::string>> upgrade;
   Maybe<WhenEmpty> when_empty;

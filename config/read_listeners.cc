@@ -183,6 +183,23 @@ std::vector<Cidr> read_cidrs(const Value& value) {
   return out;
 }
 
+bool want_target(Draft& draft, const Value& at, const Target& target, bool at_key) {
+  const std::size_t* service = draft.services.want(at, target.service, at_key, draft.complete);
+  if (service == nullptr) return false;
+  const auto& subsets = draft.config.services[*service].subsets;
+  if (target.subset.empty() || subsets.find(target.subset) != subsets.end()) return true;
+  std::vector<std::string_view> known;
+  if (at.reading().diagnostics.may_suggest(subsets.size()))
+    for (const auto& subset : subsets) known.push_back(subset.first);
+  const std::string_view near = nearest(target.subset, known);
+  const std::string what = "the service '" + target.service + "' has no such subset";
+  const std::string suggestion =
+      near.empty() ? std::string() : target.service + "@" + std::string(near);
+  at_key ? at.error_at_key("unknown-subset", what, suggestion)
+         : at.error("unknown-subset", what, suggestion);
+  return true;
+}
+
 std::vector<Target> read_targets(Draft& draft, const Value& value) {
   std::vector<Target> out;
   const auto add = [&](const Value& at, std::string_view text, bool key, std::uint32_t weight) {
@@ -191,24 +208,10 @@ std::vector<Target> read_targets(Draft& draft, const Value& value) {
       if (key) return at.error_at_key(problem.code, "'" + std::string(text) + "' " + problem.text);
       return at.fail(problem);
     }
-    const std::size_t* service = draft.services.want(at, target.service, key, draft.complete);
-    if (service != nullptr && !target.subset.empty()) {
-      const auto& subsets = draft.config.services[*service].subsets;
-      if (subsets.find(target.subset) == subsets.end()) {
-        std::vector<std::string_view> known;
-        if (at.reading().diagnostics.may_suggest(subsets.size()))
-          for (const auto& subset : subsets) known.push_back(subset.first);
-        const std::string_view near = nearest(target.subset, known);
-        const std::string what = "the service '" + target.service + "' has no such subset";
-        const std::string suggestion =
-            near.empty() ? std::string() : target.service + "@" + std::string(near);
-        key ? at.error_at_key("unknown-subset", what, suggestion)
-            : at.error("unknown-subset", what, suggestion);
-      }
-    }
+    const bool known = want_target(draft, at, target, key);
     target.weight = weight;
     target.mark = key ? at.key_mark() : at.mark();
-    if (service != nullptr) out.push_back(std::move(target));
+    if (known) out.push_back(std::move(target));
   };
   if (!value.is_map()) {
     if (const auto text = value.text("a service, or a map of services and weights"))

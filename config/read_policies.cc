@@ -60,6 +60,28 @@ void read_retry(const Value& value, Policy& policy) {
     policy.retry_buffer = {buffer, map["buffer"]->mark()};
 }
 
+void read_hedge(const Value& value, Policy& policy) {
+  if (!value.is_map()) {
+    Millis after{};
+    if (value.read(after, true)) policy.hedge_after = {after, value.mark()};
+    return;
+  }
+  const Map map(value, Section::kHedge);
+  map.leaf("after", policy.hedge_after);
+  if (unsigned most = 0; map.get_count("at_most", most))
+    policy.hedge_at_most = {most, map["at_most"]->mark()};
+}
+
+void read_mirror(const Value& value, Policy& policy) {
+  Mirror mirror;
+  if (value.is_false())
+    mirror.share = 0;
+  else if (!value.parse(parse_mirror, mirror, "a service and a share, as in 'cart 5%'"))
+    return;
+  mirror.target.mark = value.mark();
+  policy.mirror = {std::move(mirror), value.mark()};
+}
+
 bool check_template(const Value& value) {
   Template found;
   return value.parse(parse_template, found);
@@ -168,6 +190,8 @@ Policy read_policy(const Map& map) {
   Policy policy;
   if (const auto value = map["timeout"]) read_timeout(*value, policy);
   if (const auto value = map["retry"]) read_retry(*value, policy);
+  if (const auto value = map["hedge"]) read_hedge(*value, policy);
+  if (const auto value = map["mirror"]) read_mirror(*value, policy);
   if (const auto value = map["rewrite"]) read_rewrite(*value, policy);
   if (const auto value = map["headers"]) {
     const Map headers(*value, Section::kHeaders);
@@ -192,6 +216,17 @@ Policy read_policy(const Map& map) {
   return policy;
 }
 
+void check_mirror(Draft& draft, const Map& map, const Policy& policy) {
+  if (!map || !policy.mirror || policy.mirror->value.share == 0) return;
+  const auto at = map["mirror"];
+  if (!at) return;
+  const Target& target = policy.mirror->value.target;
+  if (!want_target(draft, *at, target, false)) return;
+  const Service& service = draft.config.services[*draft.services.find(target.service)];
+  if (service.protocol == Protocol::kTcp)
+    at->error("conflict", "the service '" + service.name + "' speaks raw TCP");
+}
+
 void read_policies(Draft& draft) {
   for (const Top& top : draft.tops) {
     if (const auto policies = top.map["policies"]) {
@@ -207,6 +242,7 @@ void read_policies(Draft& draft) {
             draft.policies.add(entry, entry.name(), draft.policy_levels.size(), draft.where(entry));
         const Map map(entry, Section::kPolicy);
         Policy policy = map ? read_policy(map) : Policy{};
+        check_mirror(draft, map, policy);
         if (fresh) draft.policy_levels.push_back(std::move(policy));
       }
     }
@@ -217,6 +253,7 @@ void read_policies(Draft& draft) {
       if (!route) continue;
       const Map map(*route, Section::kPolicy);
       if (map) draft.route_defaults = read_policy(map);
+      check_mirror(draft, map, draft.route_defaults);
     }
   }
 }

@@ -184,7 +184,8 @@ class RouteReader {
         value->warn("no-effect",
                     "has no effect beside `" + std::string(action) + "`: nothing goes upstream");
     };
-    for (const std::string_view name : {"timeout", "retry", "rewrite", "upgrade", "when_empty"})
+    for (const std::string_view name :
+         {"timeout", "retry", "hedge", "mirror", "rewrite", "upgrade", "when_empty"})
       warn(name);
     for (const Extension* extension : map_.extensions())
       if (extension->upstream) warn(extension->key.name);
@@ -200,6 +201,7 @@ class RouteReader {
 
   void read_levels(Route& route) const {
     Policy own = read_policy(map_);
+    check_mirror(draft_, map_, own);
     if (const auto use = map_["use"]) {
       if (use->is_map()) use->wrong_type("a list of policies");
       for (std::uint32_t i = 0; !use->is_map() && i < use->items(); ++i) {

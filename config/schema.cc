@@ -33,6 +33,7 @@ std::string section_name(Section section) {
                                          "match",
                                          "timeout",
                                          "retry",
+                                         "hedge",
                                          "redirect",
                                          "respond",
                                          "rewrite",
@@ -103,7 +104,8 @@ Json type_of(const Key& key) {
     case Type::kPercent: return pattern(R"(^[0-9]+(\.[0-9]+)?%$)");
     case Type::kWord: return words_of(key.words);
     case Type::kWords: return one_or_list(words_of(key.words));
-    case Type::kRetryWhen: return one_or_list(any_of({words_of(key.words), number(400, 599)}));
+    case Type::kRetryWhen:
+      return one_or_list(any_of({words_of(key.words), number(400, 599), pattern("^grpc:")}));
     case Type::kTexts:
     case Type::kCidrs:
     case Type::kHosts:
@@ -127,6 +129,8 @@ Json type_of(const Key& key) {
     case Type::kTargets: return any_of({text(), map_of(number(0, 1'000'000))});
     case Type::kTimeoutPolicy: return any_of({duration(), no(), ref(key.of)});
     case Type::kRetryPolicy: return any_of({number(0, 10), no(), ref(key.of)});
+    case Type::kHedgePolicy: return any_of({duration(), no(), ref(key.of)});
+    case Type::kMirrorTo: return any_of({text(), no()});
     case Type::kRedirectTo: return any_of({words_of("http|https"), ref(key.of)});
     case Type::kRespondWith: return any_of({number(200, 599), ref(key.of)});
     case Type::kRewriteTo: return any_of({pattern("^/"), ref(key.of)});

@@ -19,6 +19,7 @@ Chain::Chain(const FilterContext& context) {
     list(Phase::kAttempt, attempt_);
     list(Phase::kAttemptFailed, attempt_failed_);
     list(Phase::kResponse, response_);
+    list(Phase::kSlow, slow_);
     list(Phase::kDone, done_);
     filters_.push_back(std::move(filter));
   }

@@ -56,13 +56,19 @@ class Chain {
     }
     return Verdict::kContinue;
   }
+  bool on_slow(Exchange& x, StreamControl& control) const {
+    for (const Filter* filter : slow_)
+      if (!filter->on_slow(x, control)) return false;
+    return !slow_.empty();
+  }
   void on_done(Exchange& x) const {
     for (const Filter* filter : done_) filter->on_done(x);
   }
 
  private:
   std::vector<std::unique_ptr<const Filter>> filters_;
-  std::vector<const Filter*> request_, attempt_, attempt_failed_, response_ /* reversed */, done_;
+  std::vector<const Filter*> request_, attempt_, attempt_failed_, response_ /* reversed */, slow_,
+      done_;
 };
 
 struct CompiledTarget {

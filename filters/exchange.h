@@ -103,10 +103,15 @@ struct Exchange {
   Attempt* first_attempt = nullptr;
   Attempt* attempt = nullptr;         // current or last
   std::uint32_t attempts = 0;         // tries that count (stale retries do not)
+  std::uint32_t hedges = 0;           // of them, those made beside a slow one
   std::uint32_t inbound_attempt = 1;  // x-outrider-attempt that came with it
   std::uint32_t inbound_hops = 0;     // x-outrider-hops that came with it
   bool replayable =
       true;  // all of the request body so far is kept; set by the stream before on_attempt_failed
+  bool body_dropped = false;  // it was larger than retry.buffer
+  std::string_view no_retry;  // why a failure that was due for another try got none
+  int grpc_status = -1;       // of the attempt, as far as it is known before the client's turn
+  const Headers* response_trailers = nullptr;  // of an attempt whose head is still held back
   LocalAnswer answer;
   bool rehearsed = false;  // by `explain`: filters decide, but spend nothing and wait for nothing
   // A filter that paused in kRequest waits until all of the body is here, at most so many bytes.

@@ -17,6 +17,7 @@ enum class Phase : std::uint8_t {
                        // failed.origin kUpstream)
   kResponse = 8,       // the final response head, in reverse order
   kDone = 16,          // once, the outcome is known
+  kSlow = 32,          // an attempt is slow: may another be made beside it?
 };
 
 constexpr std::uint8_t operator|(Phase a, Phase b) {
@@ -37,7 +38,8 @@ class StreamControl {
  public:
   virtual void resume() = 0;  // after kPause
   virtual void resume_after(Millis delay) = 0;
-  virtual bool may_retry() = 0;  // takes a place under limits.retries, for the whole exchange
+  // Takes a place under limits.retries, for the whole exchange; else why not, in words.
+  virtual std::string_view may_retry(Millis delay) = 0;
   virtual void retry_after(Millis delay) = 0;  // in kAttemptFailed with kPause: attempt again then
   // From a BodyFilter: the exchange cannot go on.
   virtual void fail(const Error& error, std::string_view words) = 0;
@@ -60,6 +62,7 @@ class Filter {
     return Verdict::kContinue;
   }
   virtual Verdict on_response(Exchange&, StreamControl&) const { return Verdict::kContinue; }
+  virtual bool on_slow(Exchange&, StreamControl&) const { return false; }
   virtual void on_done(Exchange&) const {}
   bool in(Phase phase) const { return (phases_ & static_cast<std::uint8_t>(phase)) != 0; }
 

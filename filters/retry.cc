@@ -2,11 +2,13 @@
 // Invariant: never after a byte of the response went to the client; never a request that is not
 // idempotent once a byte of it may have been processed, unless its route or its sender said so;
 // never above the service's budget. Called in Phase::kAttemptFailed with the failure, or with
-// Reason::kOk when a response head is there whose status may ask for another try; proxy/stream.cc
-// keeps the delay.
+// Reason::kOk when a response head is there whose status may ask for another try (of gRPC, the
+// trailers too); in Phase::kSlow it decides whether a second try is made beside a slow one.
+// proxy/stream_upstream.cc keeps the delay.
 #include <algorithm>
-#include <array>
-#include <vector>
+#include <charconv>
+#include <ctime>
+#include <optional>
 
 #include "discovery/retry_budget.h"
 #include "filters/filter.h"
@@ -38,7 +40,6 @@ Settings settings_of(const config::Policy& policy) {
 }
 
 constexpr std::string_view kBudgetSpent = "the service's retry.budget is spent";
-constexpr std::string_view kTooMany = "limits.retries of the service are in flight";
 
 bool is_connect(Reason reason) {
   return reason == Reason::kConnectFailure || reason == Reason::kConnectTimeout ||
@@ -53,21 +54,71 @@ std::uint64_t moment_of(const Exchange& x) {
       {last->started_ns, last->connected_ns, last->sent_ns, last->head_ns, last->ended_ns});
 }
 
+// `Retry-After: 3`, or a date; nothing when it is neither.
+std::optional<Millis> retry_after_of(const Exchange& x) {
+  const std::string_view text = x.response.headers.get(HeaderId::kRetryAfter);
+  if (text.empty()) return std::nullopt;
+  std::uint64_t seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (end == text.data() + text.size() && error == std::errc())
+    return Millis{static_cast<std::int64_t>(std::min<std::uint64_t>(seconds, 86'400)) * 1000};
+  std::tm date{};
+  const std::string copy(text);
+  const char* const rest = strptime(copy.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &date);
+  if (rest == nullptr || *rest != '\0') return std::nullopt;
+  const std::int64_t now_ms =
+      x.started_wall_ms + static_cast<std::int64_t>((moment_of(x) - x.started_ns) / 1'000'000);
+  return Millis{std::max<std::int64_t>(timegm(&date) * std::int64_t{1000} - now_ms, 0)};
+}
+
+// `grpc-retry-pushback-ms` of the trailers; what is no number forbids, as gRPC says.
+std::optional<Millis> pushback_of(const Exchange& x) {
+  constexpr std::string_view kName = "grpc-retry-pushback-ms";
+  const Headers& fields =
+      x.response_trailers != nullptr ? *x.response_trailers : x.response.headers;
+  const Header* const header = fields.find(HeaderId::kUnknown, kName);
+  if (header == nullptr) return std::nullopt;
+  std::int32_t ms = 0;
+  const char* const last = header->value.data() + header->value.size();
+  const auto [end, error] = std::from_chars(header->value.data(), last, ms);
+  return Millis{error == std::errc() && end == last && !header->value.empty() ? ms : -1};
+}
+
 class Retry final : public Filter {
  public:
   Retry(const Settings& settings, RetryBudget& budget)
-      : Filter(Phase::kAttemptFailed | Phase::kDone), settings_(settings), budget_(budget) {}
+      : Filter(Phase::kAttemptFailed | Phase::kSlow | Phase::kDone),
+        settings_(settings),
+        budget_(budget) {}
 
   Verdict on_attempt_failed(Exchange& x, const Error& error,
                             StreamControl& control) const override {
     if (x.response_started || x.tunnel || error.origin == Origin::kClient)
       return Verdict::kContinue;
-    if (x.attempts > settings_.attempts || !is_due(x, error) || !may_repeat(x, error))
+    const std::uint32_t tries = x.attempts - x.hedges;
+    if (tries > settings_.attempts || !is_due(x, error)) return Verdict::kContinue;
+    if (!may_repeat(x, error)) {
+      if (x.body_dropped) x.no_retry = "the request's body is larger than retry.buffer";
       return Verdict::kContinue;
-    if (!control.may_retry()) return refuse(x, error, kTooMany);
+    }
+    Millis delay = backoff(tries);
+    if (error.reason == Reason::kOk) {
+      const std::optional<Millis> asked = x.grpc_status > 0 ? pushback_of(x) : retry_after_of(x);
+      if (asked && (asked->count() < 0 || *asked > limits::kRetryAfterMax))
+        return stand(x, "the upstream asks for a longer wait");
+      delay = std::max(delay, asked.value_or(Millis{0}));
+    }
+    if (const std::string_view why = control.may_retry(delay); !why.empty())
+      return refuse(x, error, why);
     if (!budget_.take(moment_of(x), settings_.budget)) return refuse(x, error, kBudgetSpent);
-    control.retry_after(backoff(x.attempts));
+    x.no_retry = {};
+    control.retry_after(delay);
     return Verdict::kPause;
+  }
+  bool on_slow(Exchange& x, StreamControl& control) const override {
+    const Error nothing_known{Reason::kTimeoutPerTry, Origin::kUpstream, false};
+    return x.inbound_attempt <= 1 && may_repeat(x, nothing_known) &&
+           control.may_retry(Millis{0}).empty() && budget_.take(moment_of(x), settings_.budget);
   }
   void on_done(Exchange& x) const override {
     if (x.attempts != 0) budget_.completed(x.ended_ns);
@@ -78,8 +129,9 @@ class Retry final : public Filter {
     const config::RetryWhen& when = settings_.when;
     switch (error.reason) {
       case Reason::kOk:
-        return is_due(x.response.status) &&
-               x.inbound_attempt <= 1;  // the hop before us tries again already
+        // The hop before us tries again already.
+        return x.inbound_attempt <= 1 &&
+               (x.grpc_status > 0 ? when.has_grpc(x.grpc_status) : is_due(x.response.status));
       case Reason::kUpstreamReset:
       case Reason::kStaleConnection:
         return (when.has(RetryOn::kReset) && !error.answered) ||
@@ -97,8 +149,13 @@ class Retry final : public Filter {
   bool may_repeat(const Exchange& x, const Error& error) const {
     if (!x.replayable) return false;
     if (error.repeatable || is_connect(error.reason)) return true;
+    if (error.reason == Reason::kOk && x.grpc_status > 0) return true;  // it was named
     return settings_.all_methods || is_idempotent(x.request.method) ||
            x.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
+  }
+  static Verdict stand(Exchange& x, std::string_view why) {
+    x.detail = why;
+    return Verdict::kContinue;
   }
   // The last attempt's answer stands: its head if there is one, else the status of its failure.
   static Verdict refuse(Exchange& x, const Error& error, std::string_view why) {
@@ -131,7 +188,9 @@ class Retry final : public Filter {
 namespace {
 std::unique_ptr<const Filter> make(const FilterContext& context) {
   const Settings settings = settings_of(context.policy);
-  if (!context.forwards || settings.attempts == 0 || context.service == nullptr) return nullptr;
+  const bool hedges = context.policy.hedge_after && context.policy.hedge_after->value.count() != 0;
+  if (!context.forwards || context.service == nullptr || (settings.attempts == 0 && !hedges))
+    return nullptr;
   return std::make_unique<Retry>(settings, retry_budget_of(context.service->name));
 }
 }  // namespace

@@ -137,7 +137,7 @@ class NoControl final : public StreamControl {
   void resume() override {}
   void resume_after(Millis) override {}
   void fail(const Error&, std::string_view) override {}
-  bool may_retry() override { return true; }
+  std::string_view may_retry(Millis) override { return {}; }
   void retry_after(Millis) override {}
 };
 

@@ -3,6 +3,7 @@
 #include <string_view>
 #include <utility>
 
+#include "config/grammar.h"
 #include "config/written.h"
 #include "filters/chain.h"
 
@@ -30,6 +31,8 @@ Json written(const config::RetryWhen& when) {
   for (const auto& [bit, name] : kNames)
     if (when.has(bit)) list.push_back(name);
   for (const int status : when.statuses) list.push_back(std::to_string(status));
+  for (int status = 0; status < 32; ++status)
+    if (when.has_grpc(status)) list.push_back("grpc:" + std::string(config::grpc_name(status)));
   return list;
 }
 
@@ -120,6 +123,17 @@ std::vector<PolicyLeaf> policy_leaves(const Exchange& x) {
   if (x.target->target != nullptr) {
     add_timeouts(leaves, policy, x.is_grpc);
     add_retry(leaves, policy);
+    if (policy.hedge_after && policy.hedge_after->value.count() != 0) {
+      leaves.duration("hedge.after", policy.hedge_after);
+      leaves.optional("hedge.at_most", policy.hedge_at_most);
+    }
+    if (policy.mirror && policy.mirror->value.share > 0) {
+      const config::Target& to = policy.mirror->value.target;
+      leaves.add("mirror",
+                 to.service + (to.subset.empty() ? "" : "@" + to.subset) + " " +
+                     written_share(policy.mirror->value.share),
+                 policy.mirror->mark);
+    }
     add_body(leaves, policy, *x.client.listener);
     leaves.optional("upgrade", policy.upgrade);
     if (const auto& when = policy.when_empty)

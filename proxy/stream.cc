@@ -1,7 +1,6 @@
 #include "proxy/stream.h"
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
 #include "filters/forwarded.h"
@@ -15,22 +14,6 @@ namespace outrider {
 namespace {
 
 constexpr Millis kAnswerPatience{50};
-
-AttemptResult attempt_result(Reason reason) {
-  switch (reason) {
-    case Reason::kOk: return AttemptResult::kOk;
-    case Reason::kConnectFailure: return AttemptResult::kConnectFailure;
-    case Reason::kConnectTimeout: return AttemptResult::kConnectTimeout;
-    case Reason::kUpstreamReset: return AttemptResult::kReset;
-    case Reason::kUpstreamProtocolError: return AttemptResult::kProtocolError;
-    case Reason::kStaleConnection: return AttemptResult::kStale;
-    case Reason::kTimeoutHeaders:
-    case Reason::kTimeoutTotal:
-    case Reason::kTimeoutPerTry:
-    case Reason::kTimeoutIdle: return AttemptResult::kTimeout;
-    default: return AttemptResult::kCancelled;
-  }
-}
 
 // After these the rest of an HTTP/1 request is not worth reading, or cannot be trusted.
 bool closes_connection(Reason reason) {
@@ -53,8 +36,8 @@ Stream::Stream(Downstream& owner, CodecStream& client)
       x_(owner.worker().blocks(), owner.info()),
       body_(owner.worker().flusher().slabs),
       total_timer_(worker_.loop(), call_member<&Stream::on_total_timeout, Stream>, this),
-      try_timer_(worker_.loop(), call_member<&Stream::on_try_timeout, Stream>, this),
       head_timer_(worker_.loop(), call_member<&Stream::on_head_timeout, Stream>, this),
+      hedge_timer_(worker_.loop(), call_member<&Stream::on_slow, Stream>, this),
       idle_timer_(worker_.loop(), call_member<&Stream::on_idle_timeout, Stream>, this),
       watch_timer_(worker_.loop(), call_member<&Stream::on_watch, Stream>, this) {
   x_.started_ns = worker_.loop().now_ns();
@@ -177,136 +160,17 @@ bool Stream::take_upgrade(const CompiledTarget& target) {
   return true;
 }
 
-Stream::Next Stream::attempt() {
-  if (client_ == nullptr) return Next::kWait;
-  const CompiledTarget& target = *x_.target;
-  runtime_ = &worker_.service(target.service);
-  Service& service = runtime_->service;
-  if (!counted_request_) {
-    if (!take(service.shared().requests, service.config().limits.requests.value)) {
-      worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kRequests);
-      x_.reply(Reason::kLimitRequests, knob("limits.requests", service.config().limits.requests));
-      step_ = Step::kAnswer;
-      return Next::kGo;
-    }
-    counted_request_ = true;
-  }
-  Endpoint* endpoint =
-      service.choose(target.subset, {tried_.data(), tried_count_}, worker_.random());
-  if (endpoint == nullptr) {
-    x_.reply(Reason::kNoEndpoint, target.subset < 0 ? "the service has no endpoint"
-                                                    : "no endpoint carries the subset's labels");
-    step_ = Step::kAnswer;
-    return Next::kGo;
-  }
-  auto* attempt = x_.arena.make<Attempt>();
-  attempt->endpoint = endpoint;
-  attempt->started_ns = worker_.loop().now_ns();
-  attempt->stale_retry = fresh_;
-  (x_.attempt == nullptr ? x_.first_attempt : x_.attempt->next) = attempt;
-  x_.attempt = attempt;
-  x_.endpoint = endpoint;
-  if (!fresh_) ++x_.attempts;
-  ++endpoint->active;
-  if (tried_count_ < tried_.size()) tried_[tried_count_++] = endpoint;
-  const config::Policy& policy = *target.policy;
-  if (policy.timeout_per_try && policy.timeout_per_try->value.count() != 0 && !x_.tunnel)
-    try_timer_.start(policy.timeout_per_try->value);
-  const config::Protocol protocol = service.config().protocol;
-  endpoint_ = endpoint;
-  const bool http2 =
-      protocol == config::Protocol::kHttp2 ||
-      (protocol == config::Protocol::kAuto && x_.is_grpc && x_.request.upgrade.empty());
-  const bool tcp = x_.request.version == Version::kTcp;
-  pool_ = &runtime_->pool(*endpoint, tcp ? Speaks::kTcp : http2 ? Speaks::kHttp2 : Speaks::kHttp1);
-  fresh_only = fresh_;
-  step_ = Step::kRelay;
-  Lease lease;
-  switch (pool_->acquire(*this, lease)) {
-    case UpstreamPool::Got::kLease: on_lease(lease); return Next::kWait;
-    case UpstreamPool::Got::kWaiting: return Next::kWait;
-    case UpstreamPool::Got::kRefused: break;
-  }
-  worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kPending);
-  attempt_failed({Reason::kLimitPending, Origin::kProxy, true},
-                 knob("limits.pending", service.config().limits.pending));
-  return Next::kGo;
-}
-
-void Stream::on_lease(const Lease& lease) {
-  lease_ = lease;
-  upstream_sent_ = upstream_held_ = false;
-  x_.attempt->connected_ns = worker_.loop().now_ns();
-  x_.attempt->reused = lease.reused;
-  if (!x_.request.upgrade.empty() && !lease.connection->codec().takes_upgrades()) {
-    attempt_failed({Reason::kUpstreamProtocolError, Origin::kUpstream, false},
-                   "the upstream takes no extended CONNECT (RFC 8441)");
-    advance();
-    return;
-  }
-  send_request();
-}
-
-void Stream::on_lease_failed(const Error& error, std::string_view words) {
-  attempt_failed(error, words);
-  advance();
-}
-
-void Stream::send_request() {
-  if (x_.request.version != Version::kTcp) x_.target->chain.on_attempt(x_);
-  if (x_.is_grpc && deadline_ms_ != 0) {
-    // What is left of the deadline goes on with the request.
-    const std::uint64_t now = worker_.loop().now_ms();
-    char text[16];
-    char* end =
-        std::to_chars(
-            text, text + sizeof(text) - 1,
-            deadline_ms_ > now ? std::min<std::uint64_t>(deadline_ms_ - now, 99'999'999) : 1)
-            .ptr;
-    *end++ = 'm';
-    x_.request.headers.set(HeaderId::kGrpcTimeout,
-                           x_.arena.copy({text, static_cast<std::size_t>(end - text)}));
-  }
-  const std::string_view as_came = x_.request.target;
-  const bool unchanged = x_.path_out.data() == as_came.data() &&
-                         x_.path_out.size() + x_.query.size() == as_came.size();
-  if (!unchanged && x_.path != "*" && x_.request.version != Version::kTcp)
-    x_.request.target = x_.arena.concat(x_.path_out, x_.query);
-  const bool bodyless = request_ended_ && body_.empty() && trailers_ == nullptr;
-  lease_.stream->send_request(x_.request, bodyless);
-  x_.request.target = as_came;
-  if (awaits_upgrade() || awaits_continue_) start_head_timer();
-  if (!bodyless && !awaits_upgrade()) send_kept_body();
-}
-
-void Stream::send_kept_body() {
-  const bool last = request_ended_ && trailers_ == nullptr;
-  body_.for_each(
-      [&](std::string_view piece, bool end) { lease_.stream->send_body(piece, last && end); });
-  if (trailers_ != nullptr)
-    lease_.stream->send_trailers(*trailers_);
-  else if (last && body_.empty())
-    lease_.stream->send_body({}, true);
-  if (x_.tunnel || body_.size() > x_.target->policy->retry_buffer->value) {
-    body_.clear();
-    body_kept_ = false;
-  }
-  hold_client(lease_.stream->queued() > limits::kHighWater);
-}
-
 // Both halves move by themselves; this sees whether they have come to their end. A tunnel has two
 // ends, another exchange the response's.
 Stream::Next Stream::relay() {
   if (!response_ended_ || (x_.tunnel && !request_ended_)) return Next::kWait;
-  if (lease_.stream != nullptr && (!x_.tunnel || upstream_sent_)) {
+  if (live_->stream() != nullptr && (!x_.tunnel || live_->sent)) {
     // The connection goes back at once; the client may take its time.
-    note_attempt_end(Reason::kOk);
-    std::exchange(lease_.stream, nullptr)->release();
-    pool_->give_back(lease_);
+    live_->end(Reason::kOk);
+    live_->release();
     total_timer_.stop();
-    try_timer_.stop();
   }
-  if (!sent_ || lease_.stream != nullptr) {
+  if (!sent_ || live_->stream() != nullptr) {
     watch_client();
     return Next::kWait;
   }
@@ -315,7 +179,7 @@ Stream::Next Stream::relay() {
 }
 
 Stream::Next Stream::answer() {
-  for (Timer* timer : {&total_timer_, &try_timer_, &head_timer_}) timer->stop();
+  for (Timer* timer : {&total_timer_, &hedge_timer_, &head_timer_}) timer->stop();
   if (client_ == nullptr || x_.request.version == Version::kTcp) {
     note_failure(x_, x_.answer.reason, x_.answer.detail);
     if (client_ != nullptr) std::exchange(client_, nullptr)->reset(ResetCode::kRefused);
@@ -355,10 +219,9 @@ Stream::Next Stream::answer() {
 Stream::Next Stream::done() {
   if (logged_) return Next::kWait;
   logged_ = true;
-  for (Timer* timer : {&total_timer_, &try_timer_, &head_timer_, &idle_timer_, &watch_timer_})
+  for (Timer* timer : {&total_timer_, &hedge_timer_, &head_timer_, &idle_timer_, &watch_timer_})
     timer->stop();
-  drop_upstream(ResetCode::kCancel);
-  note_attempt_end(x_.reason);
+  end_tries(x_.reason);
   x_.ended_ns = worker_.loop().now_ns();
   if (x_.target != nullptr && x_.request.version != Version::kTcp) x_.target->chain.on_done(x_);
   if (counted_request_) give_back(runtime_->service.shared().requests);
@@ -447,12 +310,13 @@ void Stream::send_up(std::string_view bytes, bool last) {
 void Stream::forward_body(std::string_view bytes, bool last) {
   if (body_kept_) keep_for_retry(bytes);
   // Without a lease, and until an upgrade is answered, the bytes wait here.
-  if (lease_.stream == nullptr || awaits_upgrade()) {
+  CodecStream* const upstream = live_->stream();
+  if (upstream == nullptr || awaits_upgrade()) {
     hold_client(body_.size() > limits::kHighWater);
     return;
   }
-  lease_.stream->send_body(bytes, last);
-  if (lease_.stream->queued() > limits::kHighWater) hold_client(true);
+  upstream->send_body(bytes, last);
+  if (upstream->queued() > limits::kHighWater) hold_client(true);
 }
 
 // What the other kernel buffer did not take is with its codec, and has the bounds of any body.
@@ -463,11 +327,10 @@ void Stream::on_passed(std::size_t bytes) {
 
 // While there is no lease everything is kept; after that only as much as a retry may cost.
 void Stream::keep_for_retry(std::string_view bytes) {
-  const bool sending = lease_.stream != nullptr && !awaits_upgrade();
+  const bool sending = live_->stream() != nullptr && !awaits_upgrade();
   if (sending && (x_.response_started ||
                   body_.size() + bytes.size() > x_.target->policy->retry_buffer->value)) {
-    body_.clear();
-    body_kept_ = false;
+    drop_kept_body();
     return;
   }
   body_.append(bytes);
@@ -487,8 +350,8 @@ void Stream::on_trailers(Headers& trailers) {
 
 void Stream::send_up(Headers& trailers) {
   trailers_ = &trailers;
-  if (lease_.stream != nullptr)
-    lease_.stream->send_trailers(trailers);
+  if (live_->stream() != nullptr)
+    live_->stream()->send_trailers(trailers);
   else if (step_ == Step::kRequest)
     advance();
 }
@@ -502,7 +365,7 @@ void Stream::on_bad(const BadRequest& bad) {
     step_ = Step::kDone;
     if (client_ != nullptr) std::exchange(client_, nullptr)->reset(ResetCode::kProtocol);
   } else {
-    drop_upstream(ResetCode::kCancel);
+    end_tries(bad.reason);
     if (x_.client_ip_text.empty()) trust(x_);
     x_.reply(bad.reason, bad.reason == Reason::kHeaderTooLarge ? head_words(bad) : bad.detail,
              bad.status);
@@ -528,7 +391,7 @@ void Stream::on_reset(const Error& error, std::string_view detail) {
 
 void Stream::on_writable() {
   touch();
-  hold_upstream(false);
+  live_->hold(false);
 }
 
 void Stream::on_sent() {
@@ -550,222 +413,6 @@ void Stream::hold_client(bool held) {
   client_->hold(held);
 }
 
-void Stream::hold_upstream(bool held) {
-  if (held == upstream_held_ || lease_.stream == nullptr) return;
-  upstream_held_ = held;
-  lease_.stream->hold(held);
-}
-
-// ---- the upstream's half
-
-void Stream::upstream_sent() {
-  upstream_sent_ = true;
-  x_.attempt->sent_ns = worker_.loop().now_ns();
-  if (x_.tunnel) {
-    advance();
-    return;
-  }
-  if (!x_.response_started && !upstream_ended_) start_head_timer();
-}
-
-void Stream::upstream_interim() {
-  touch();
-  interim_sent_ = true;
-  if (awaits_continue_ && x_.response.status == 100) begin_body();
-  if (client_ != nullptr && !x_.response_started && x_.request.version != Version::kHttp10)
-    client_->send_interim(x_.response);
-}
-
-void Stream::upstream_head(bool last) {
-  touch();
-  x_.attempt->head_ns = worker_.loop().now_ns();
-  head_timer_.stop();
-  upstream_ended_ = last;
-  x_.status = x_.response.status;
-  const CompiledTarget& target = *x_.target;
-  if (x_.request.version == Version::kHttp2 && awaits_upgrade() && x_.response.status / 100 == 2) {
-    // To the client that would look like a tunnel.
-    attempt_failed({Reason::kUpstreamProtocolError, Origin::kUpstream, false},
-                   "the upstream answered without a change of protocol");
-    advance();
-    return;
-  }
-  if (x_.request.version != Version::kTcp) {
-    // A failure that may be tried again is not yet the client's.
-    const Error asks{Reason::kOk, Origin::kUpstream, false};
-    x_.replayable = body_kept_ && !interim_sent_;
-    if (x_.response.status >= 400 &&
-        target.chain.on_attempt_failed(x_, asks, *this) == Verdict::kPause) {
-      note_attempt_end(Reason::kOk);
-      drop_upstream(ResetCode::kCancel);
-      return;
-    }
-    x_.tunnel = x_.response.status == 101;
-    if (x_.tunnel && x_.request.version == Version::kHttp2) x_.status = 200;  // as it will be sent
-    x_.response_complete = last;
-    x_.is_sse = x_.response.headers.get(HeaderId::kContentType).starts_with("text/event-stream");
-    if (target.chain.on_response(x_, *this, response_position_) == Verdict::kReply) {
-      drop_upstream(ResetCode::kCancel);
-      note_attempt_end(Reason::kOk);
-      step_ = Step::kAnswer;
-      advance();
-      return;
-    }
-  } else {
-    x_.tunnel = true;
-  }
-  if (x_.tunnel || x_.is_sse) {
-    total_timer_.stop();
-    try_timer_.stop();
-  }
-  const bool upgraded = x_.tunnel && !x_.request.upgrade.empty();
-  if (upgraded) {
-    // Over HTTP/1 both halves begin anew; what the client sent ahead goes first.
-    if (ended_with_head_ && x_.request.version != Version::kHttp2) request_ended_ = false;
-    upstream_sent_ = false;
-  } else {
-    body_.clear();
-  }
-  body_kept_ = false;
-  x_.response_started = true;
-  response_ended_ = last;
-  client_->send_response(x_.response, last);
-  const bool as_it_comes = x_.request_body.empty() && x_.response_body.empty();
-  if (!last && as_it_comes && x_.request.version != Version::kHttp2)
-    owner_.link(*lease_.connection);
-  if (upgraded && (request_ended_ || !body_.empty())) send_kept_body();
-  if (last) advance();
-}
-
-void Stream::upstream_body(std::string_view bytes, bool last) {
-  touch();
-  upstream_ended_ |= last;
-  x_.response_body.into(to_client_).on_body(bytes, last);
-}
-
-void Stream::send_down(std::string_view bytes, bool last) {
-  if (client_ == nullptr || response_ended_) return;
-  x_.bytes_out += bytes.size();
-  response_ended_ = last;
-  client_->send_body(bytes, last);
-  if (last) {
-    advance();
-  } else if (client_->queued() > limits::kHighWater) {
-    hold_upstream(true);
-    watch_client();
-  }
-}
-
-void Stream::upstream_passed(std::size_t bytes) {
-  x_.bytes_out += bytes;
-  upstream_body({}, false);
-}
-
-void Stream::upstream_trailers(Headers& trailers) {
-  touch();
-  upstream_ended_ = true;
-  x_.response_body.into(to_client_).on_trailers(trailers);
-}
-
-void Stream::send_down(Headers& trailers) {
-  if (client_ == nullptr || response_ended_) return;
-  response_ended_ = true;
-  client_->send_trailers(trailers);
-  advance();
-}
-
-void Stream::upstream_reset(const Error& error, std::string_view detail) {
-  lease_.stream = nullptr;
-  pool_->give_back(lease_);
-  Error failure = error;
-  if (is_stale(error)) {
-    failure.reason = Reason::kStaleConnection;
-    const bool may_repeat = error.repeatable || is_idempotent(x_.request.method) ||
-                            x_.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
-    if (may_repeat && body_kept_ && client_ != nullptr && !std::exchange(stale_retried_, true)) {
-      note_attempt_end(Reason::kStaleConnection);
-      fresh_ = true;
-      if (tried_count_ > 0) --tried_count_;
-      step_ = Step::kAttempt;
-      advance();
-      return;
-    }
-  }
-  attempt_failed(failure, detail);
-  advance();
-}
-
-// A pooled connection that its peer had closed costs nobody a request: once, on a fresh connection.
-bool Stream::is_stale(const Error& error) const {
-  return lease_.reused && error.gone && !error.answered && !interim_sent_ &&
-         error.reason == Reason::kUpstreamReset && x_.request.version != Version::kTcp;
-}
-
-// Ends what the attempt holds: its place in the queue, or its stream.
-void Stream::drop_upstream(ResetCode code) {
-  if (pool_ != nullptr) pool_->cancel(*this);
-  if (lease_.stream == nullptr) return;
-  std::exchange(lease_.stream, nullptr)->reset(code);
-  pool_->give_back(lease_);
-}
-
-void Stream::note_attempt_end(Reason reason) {
-  Attempt* attempt = x_.attempt;
-  if (attempt == nullptr || attempt->ended_ns != 0) return;
-  attempt->ended_ns = worker_.loop().now_ns();
-  attempt->result = reason;
-  --endpoint_->active;
-  worker_.metrics_ref().attempt(x_.target->service_label, attempt_result(reason));
-}
-
-// One attempt is over without an answer: perhaps another, else the client hears why.
-void Stream::attempt_failed(const Error& error, std::string_view words) {
-  try_timer_.stop();
-  head_timer_.stop();
-  drop_upstream(ResetCode::kCancel);
-  note_attempt_end(error.reason);
-  x_.replayable = body_kept_ && !interim_sent_;
-  fresh_ = false;
-  if (!x_.response_started && client_ != nullptr) {
-    if (x_.request.version != Version::kTcp) {
-      if (x_.target->chain.on_attempt_failed(x_, error, *this) == Verdict::kPause) return;
-    } else if (error.repeatable && x_.attempts <= x_.target->policy->retry_attempts->value &&
-               may_retry()) {
-      retry_after(Millis{0});
-      return;
-    }
-  }
-  give_up(error, words);
-}
-
-// The exchange is over without success. An answer if none has begun, else a cut that cannot look
-// complete.
-void Stream::give_up(const Error& error, std::string_view words) {
-  if (logged_ || step_ == Step::kAnswer || step_ == Step::kDone) return;
-  drop_upstream(ResetCode::kCancel);
-  note_attempt_end(error.reason);
-  if (!x_.response_started) {
-    x_.reply(error.reason, words);
-    step_ = Step::kAnswer;
-    return;
-  }
-  note_failure(x_, error.reason, words);
-  const bool takes_trailers =
-      x_.request.version == Version::kHttp2 || !x_.response_body.empty();  // of gRPC-Web
-  if (client_ != nullptr && x_.is_grpc && takes_trailers && !response_ended_) {
-    for (Timer* timer : {&total_timer_, &try_timer_, &head_timer_}) timer->stop();
-    step_ = Step::kRelay;
-    x_.response_body.into(to_client_).on_trailers(grpc_trailers(x_));
-    return;
-  }
-  if (client_ != nullptr) std::exchange(client_, nullptr)->reset(ResetCode::kInternal);
-  step_ = Step::kDone;
-}
-
-void Stream::cut(Reason reason, std::string_view words) {
-  fail({reason, Origin::kProxy, false}, words);
-}
-
 // ---- StreamControl
 
 void Stream::resume() {
@@ -775,26 +422,13 @@ void Stream::resume() {
 
 void Stream::resume_after(Millis delay) { head_timer_.start(delay); }
 
-bool Stream::may_retry() {
-  Service& service = runtime_->service;
-  if (!counted_retry_ && !take(service.shared().retries, service.config().limits.retries.value)) {
-    worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kRetries);
-    return false;
-  }
-  counted_retry_ = true;
-  return true;
-}
-
 void Stream::fail(const Error& error, std::string_view words) {
   give_up(error, words);
   advance();
 }
 
-void Stream::retry_after(Millis delay) {
-  worker_.metrics_ref().retry(x_.target->service_label,
-                              x_.attempt != nullptr ? x_.attempt->result : Reason::kOk);
-  step_ = Step::kBackoff;
-  head_timer_.start(delay);
+void Stream::cut(Reason reason, std::string_view words) {
+  fail({reason, Origin::kProxy, false}, words);
 }
 
 }  // namespace outrider

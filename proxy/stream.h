@@ -9,7 +9,7 @@
 #include "filters/exchange.h"
 #include "proxy/codec.h"
 #include "proxy/snapshot.h"
-#include "proxy/upstream_pool.h"
+#include "proxy/upstream_try.h"
 
 namespace outrider {
 
@@ -17,15 +17,27 @@ class Downstream;
 class Worker;
 class ServiceRuntime;
 
-class Stream final : public ListNode,
-                     private RequestSink,
-                     private LeaseWaiter,
-                     private StreamControl {
+class Stream final : public ListNode, private RequestSink, private StreamControl {
  public:
   static Stream* create(Downstream& owner, CodecStream& client);
   RequestSink& request_sink() { return *this; }
   void cut(Reason reason,
            std::string_view words);  // ends it now: an answer if none has begun, else a reset
+  Worker& worker() { return worker_; }
+
+  // From its tries.
+  void try_leased(UpstreamTry& attempt);
+  void try_failed(UpstreamTry& attempt, const Error& error, std::string_view words);
+  void try_timed_out(UpstreamTry& attempt);
+  void try_ended(Attempt& trace);
+  void upstream_interim(UpstreamTry& attempt);
+  void upstream_head(UpstreamTry& attempt, bool last);
+  void upstream_body(std::string_view bytes, bool last);
+  void upstream_passed(std::size_t bytes);
+  void upstream_trailers(Headers& trailers);
+  void upstream_reset(UpstreamTry& attempt, const Error& error, std::string_view detail);
+  void upstream_writable(const UpstreamTry& attempt);
+  void upstream_sent(UpstreamTry& attempt);
 
  private:
   enum class Step : std::uint8_t {
@@ -59,33 +71,6 @@ class Stream final : public ListNode,
   void on_writable() override;
   void on_sent() override;
 
-  // The upstream's half.
-  class Upstream final : public ResponseSink {
-   public:
-    explicit Upstream(Stream& stream) : stream_(stream) {}
-    ResponseHead& head() override { return stream_.x_.response; }
-    void on_interim() override { stream_.upstream_interim(); }
-    void on_head(bool last) override { stream_.upstream_head(last); }
-    void on_body(std::string_view bytes, bool last) override { stream_.upstream_body(bytes, last); }
-    void on_passed(std::size_t bytes) override { stream_.upstream_passed(bytes); }
-    void on_trailers(Headers& trailers) override { stream_.upstream_trailers(trailers); }
-    void on_reset(const Error& error, std::string_view detail) override {
-      stream_.upstream_reset(error, detail);
-    }
-    void on_writable() override { stream_.hold_client(false); }
-    void on_sent() override { stream_.upstream_sent(); }
-
-   private:
-    Stream& stream_;
-  };
-  void upstream_interim();
-  void upstream_head(bool last);
-  void upstream_body(std::string_view bytes, bool last);
-  void upstream_passed(std::size_t bytes);
-  void upstream_trailers(Headers& trailers);
-  void upstream_reset(const Error& error, std::string_view detail);
-  void upstream_sent();
-
   // Where bodies leave the filters that change them.
   struct ToUpstream final : BodyFlow {
     explicit ToUpstream(Stream& owner) : stream(owner) {}
@@ -104,36 +89,50 @@ class Stream final : public ListNode,
   void send_down(std::string_view bytes, bool last);
   void send_down(Headers& trailers);
 
-  // Leases.
-  ResponseSink& sink() override { return upstream_; }
-  void on_lease(const Lease& lease) override;
-  void on_lease_failed(const Error& error, std::string_view words) override;
-
   // StreamControl, for filters.
   void resume() override;
   void resume_after(Millis delay) override;
-  bool may_retry() override;
+  std::string_view may_retry(Millis delay) override;
   void retry_after(Millis delay) override;
   void fail(const Error& error, std::string_view words) override;
 
+  // A try beside the first one.
+  struct Hedge {
+    Hedge(Stream& stream, std::unique_ptr<Hedge> before)
+        : head(stream.x_.arena), attempt(stream, head), next(std::move(before)) {}
+    ResponseHead head;
+    UpstreamTry attempt;
+    std::unique_ptr<Hedge> next;
+  };
+
   bool draw_target();
-  void send_request();
-  void send_kept_body();
+  void begin(UpstreamTry& attempt, Endpoint& endpoint);
+  void leased(UpstreamTry& attempt);
+  void on_slow();
+  bool was_tried(const Endpoint& endpoint) const;
+  template <class Visit>
+  void each_try(Visit&& visit);
+  UpstreamTry* another(const UpstreamTry& attempt);  // that is on its way; null: none
+  void choose(UpstreamTry& winner);
+  void end_tries(Reason reason);
+  void send_request(UpstreamTry& attempt);
+  void send_kept_body(UpstreamTry& attempt);
+  void drop_kept_body();
+  bool wants_another();
+  void accept_head(bool last);
   bool take_upgrade(const CompiledTarget& target);
   bool awaits_upgrade() const { return !x_.request.upgrade.empty() && !x_.response_started; }
   void forward_body(std::string_view bytes, bool last);
   void keep_for_retry(std::string_view bytes);
-  void drop_upstream(ResetCode code);
-  void attempt_failed(const Error& error, std::string_view words);
+  void tries_failed(const Error& error, std::string_view words);
+  void attempt_failed(UpstreamTry& attempt, const Error& error, std::string_view words);
   void give_up(const Error& error, std::string_view words);
   void take_whole_request();
-  bool is_stale(const Error& error) const;
+  bool is_stale(const UpstreamTry& attempt, const Error& error) const;
   void hold_client(bool held);
-  void hold_upstream(bool held);
   void begin_body();
   void start_timers();
   void start_head_timer();
-  void note_attempt_end(Reason reason);
   std::string_view knob(const char* name, const config::Leaf<Millis>& leaf);
   std::string_view knob(const char* name, const config::Leaf<std::uint64_t>& leaf);
   std::string_view knob(const char* name, std::string_view amount, const config::Mark& mark);
@@ -141,7 +140,6 @@ class Stream final : public ListNode,
   std::string_view head_words(const BadRequest& bad);
   void touch();
   void on_total_timeout();
-  void on_try_timeout();
   void on_head_timeout();
   void on_idle_timeout();
   void on_watch();
@@ -152,18 +150,17 @@ class Stream final : public ListNode,
   std::shared_ptr<const Snapshot> snapshot_;
   CodecStream* client_;  // null once it is gone
   Exchange x_;
-  Upstream upstream_{*this};
   ToUpstream to_upstream_{*this};
   ToClient to_client_{*this};
-  Lease lease_;
-  UpstreamPool* pool_ = nullptr;  // of the attempt
-  Endpoint* endpoint_ = nullptr;  // of the attempt
+  UpstreamTry first_{*this, x_.response};
+  std::unique_ptr<Hedge> hedges_;  // latest first
+  UpstreamTry* live_ = &first_;    // the one that is relayed, or will be if no other is faster
   ServiceRuntime* runtime_ = nullptr;
   OutBuffer body_;               // request body kept: until there is a lease, and for a retry
   Headers* trailers_ = nullptr;  // the request's
   std::string_view answer_body_;
 
-  Timer total_timer_, try_timer_, head_timer_, idle_timer_, watch_timer_;
+  Timer total_timer_, head_timer_, hedge_timer_, idle_timer_, watch_timer_;
   std::uint64_t last_moved_ms_ = 0;
   std::uint64_t body_began_ms_ = 0;
   std::uint64_t body_moved_ms_ = 0;
@@ -175,7 +172,7 @@ class Stream final : public ListNode,
   std::uint64_t body_limit_ = 0;
   std::uint64_t deadline_ms_ = 0;  // of the total, 0: none
 
-  std::array<const Endpoint*, limits::kMaxRetryAttempts + 2> tried_{};
+  std::array<const Endpoint*, limits::kMaxRetryAttempts + limits::kMaxHedges + 2> tried_{};
   std::uint8_t tried_count_ = 0;
   std::uint8_t request_position_ = 0;  // in the chain
   std::uint8_t response_position_ = 0;
@@ -190,10 +187,8 @@ class Stream final : public ListNode,
   bool request_broken_ = false;
   bool stale_retried_ = false;
   bool fresh_ = false;
-  bool upstream_ended_ = false;  // its last byte came
-  bool upstream_sent_ = false;   // the request is with the kernel
+  bool head_held_ = false;  // of a unary gRPC call, until its trailers tell how it went
   bool client_held_ = false;
-  bool upstream_held_ = false;
   bool sent_ = false;            // the client's half is with the kernel
   bool response_ended_ = false;  // all of it was handed to the client's codec
   bool logged_ = false;

@@ -111,12 +111,6 @@ void Stream::on_total_timeout() {
                           : "the client's grpc-timeout");
 }
 
-void Stream::on_try_timeout() {
-  attempt_failed({Reason::kTimeoutPerTry, Origin::kUpstream, false},
-                 knob("timeout.per_try", *x_.target->policy->timeout_per_try));
-  advance();
-}
-
 void Stream::on_head_timeout() {
   if (step_ == Step::kRequest) return resume();
   if (step_ == Step::kBackoff || step_ == Step::kAnswer) {
@@ -124,9 +118,8 @@ void Stream::on_head_timeout() {
     advance();
     return;
   }
-  attempt_failed({Reason::kTimeoutHeaders, Origin::kUpstream, false},
-                 knob("timeout.headers", *x_.target->policy->timeout_headers));
-  advance();
+  tries_failed({Reason::kTimeoutHeaders, Origin::kUpstream, false},
+               knob("timeout.headers", *x_.target->policy->timeout_headers));
 }
 
 void Stream::on_idle_timeout() {
@@ -136,7 +129,7 @@ void Stream::on_idle_timeout() {
     idle_timer_.start(limit.value - still);
     return;
   }
-  if (!x_.tunnel && (upstream_held_ || response_ended_)) {
+  if (!x_.tunnel && (live_->held() || response_ended_)) {
     idle_timer_.start(limit.value);  // it is the client that is slow: its stall time decides
     return;
   }

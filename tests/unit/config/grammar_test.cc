@@ -88,8 +88,11 @@ TEST(Grammar, RetryConditions) {
   EXPECT_TRUE(when.has(RetryOn::k5xx));
   EXPECT_FALSE(when.has(RetryOn::kReset));
   EXPECT_EQ(when.statuses, std::vector<int>{503});
-  EXPECT_EQ(parse_retry_on("grpc:unavailable", when).code, kNotYet);
-  for (const char* bad : {"", "timeout", "200", "600", "50", "5XX"})
+  EXPECT_FALSE(parse_retry_on("grpc:unavailable", when));
+  EXPECT_TRUE(when.has_grpc(14));
+  EXPECT_FALSE(when.has_grpc(13));
+  EXPECT_EQ(parse_retry_on("grpc:unavailible", when).suggestion, "grpc:unavailable");
+  for (const char* bad : {"", "timeout", "200", "600", "50", "5XX", "grpc:ok", "grpc:", "grpc:14"})
     EXPECT_TRUE(parse_retry_on(bad, when)) << bad;
 }
 

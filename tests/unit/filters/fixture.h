@@ -61,7 +61,9 @@ struct Driver final : StreamControl {
   void resume() override { resumed = true; }
   void resume_after(Millis wait) override { delay = wait; }
   void fail(const Error& error, std::string_view) override { failed = error.reason; }
-  bool may_retry() override { return retries_allowed; }
+  std::string_view may_retry(Millis) override {
+    return retries_allowed ? "" : "limits.retries of the service are in flight";
+  }
   void retry_after(Millis wait) override { delay = wait; }
   bool retries_allowed = true;
   bool resumed = false;
