@@ -40,6 +40,7 @@ Settings settings_of(const config::Policy& policy) {
 }
 
 constexpr std::string_view kBudgetSpent = "the service's retry.budget is spent";
+constexpr std::string_view kToldNotTo = "the upstream asks for no further try so soon";
 
 bool is_connect(Reason reason) {
   return reason == Reason::kConnectFailure || reason == Reason::kConnectTimeout ||
@@ -101,18 +102,15 @@ class Retry final : public Filter {
       if (x.body_dropped) x.no_retry = "the request's body is larger than retry.buffer";
       return Verdict::kContinue;
     }
-    Millis delay = backoff(tries);
-    if (error.reason == Reason::kOk) {
-      const std::optional<Millis> asked = x.grpc_status > 0 ? pushback_of(x) : retry_after_of(x);
-      if (asked && (asked->count() < 0 || *asked > limits::kRetryAfterMax))
-        return stand(x, "the upstream asks for a longer wait");
-      delay = std::max(delay, asked.value_or(Millis{0}));
-    }
-    if (const std::string_view why = control.may_retry(delay); !why.empty())
+    Millis asked{0};  // by the upstream
+    if (error.reason == Reason::kOk)
+      asked = (x.grpc_status > 0 ? pushback_of(x) : retry_after_of(x)).value_or(asked);
+    if (asked.count() < 0 || asked > limits::kRetryAfterMax) return refuse(x, error, kToldNotTo);
+    if (const std::string_view why = control.may_retry(asked); !why.empty())
       return refuse(x, error, why);
     if (!budget_.take(moment_of(x), settings_.budget)) return refuse(x, error, kBudgetSpent);
     x.no_retry = {};
-    control.retry_after(delay);
+    control.retry_after(std::max(backoff(tries), asked));
     return Verdict::kPause;
   }
   bool on_slow(Exchange& x, StreamControl& control) const override {
@@ -152,10 +150,6 @@ class Retry final : public Filter {
     if (error.reason == Reason::kOk && x.grpc_status > 0) return true;  // it was named
     return settings_.all_methods || is_idempotent(x.request.method) ||
            x.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
-  }
-  static Verdict stand(Exchange& x, std::string_view why) {
-    x.detail = why;
-    return Verdict::kContinue;
   }
   // The last attempt's answer stands: its head if there is one, else the status of its failure.
   static Verdict refuse(Exchange& x, const Error& error, std::string_view why) {
