@@ -73,6 +73,10 @@ void Origin::on_ready(std::uint64_t number) {
     connection.reader.feed({bytes, static_cast<std::size_t>(size)});
   if (size < 0 && size != -EAGAIN) return close(number, true);
   connection.ended |= size == 0;
+  if (connection.closing) {
+    if (connection.out.empty()) close(number, false);
+    return;
+  }
   Message request;
   if (!connection.busy) {
     switch (connection.reader.next(request, false)) {
@@ -82,9 +86,8 @@ void Origin::on_ready(std::uint64_t number) {
         return close(number, true);
       case MessageReader::Got::kMore: break;
     }
-    if (connection.ended) return close(number, false);
+    if (connection.ended) close(number, false);
   }
-  if (connection.closing && connection.out.empty()) close(number, false);
 }
 
 void Origin::take(std::uint64_t number, const Message& request) {
@@ -119,12 +122,12 @@ void Origin::done(const Job& job) {
   ++served_;
   const auto found = connections_.find(job.connection);
   if (found != connections_.end() && !ailment.silent) {
-    const double draw = world_.chance();
-    if (draw < ailment.resets)
-      close(job.connection, true);
+    const bool reset = world_.chance() < ailment.resets;
+    if (!reset || world_.below(2) == 0) answer(*found->second, job);
+    if (reset)
+      reset_within(job.connection);
     else
-      answer(*found->second, job);
-    on_ready(job.connection);
+      on_ready(job.connection);
   }
   if (!queue_.empty() && working_ < settings_.at_once) {
     const Job next = queue_.front();
@@ -157,7 +160,7 @@ void Origin::answer(Connection& connection, const Job& job) {
         connection.closing = true;
     }
   } else {
-    switch (job.id % 3) {
+    switch (job.id % 4) {
       case 0: connection.out += with_length("HTTP/1.1 200 OK", body); break;
       case 1: {
         char size[20];
@@ -169,7 +172,18 @@ void Origin::answer(Connection& connection, const Job& job) {
       default: connection.out += with_length("HTTP/1.1 200 OK\r\nkeep-alive: timeout=30", body);
     }
   }
+}
+
+// Somewhere in the answer, or before it.
+void Origin::reset_within(std::uint64_t number) {
+  Connection& connection = *connections_.at(number);
+  connection.busy = true;
+  connection.closing = false;
+  connection.out.resize(world_.below(connection.out.size() + 1) * 9 / 10);
   write(connection);
+  world_.after(world_.below(20 * kMilli), [this, number] {
+    if (connections_.contains(number)) close(number, true);
+  });
 }
 
 void Origin::write(Connection& connection) {

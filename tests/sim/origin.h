@@ -15,7 +15,7 @@ namespace outrider::sim {
 
 struct Ailment {
   double errors = 0;    // share answered with 503
-  double resets = 0;    // share reset when the work is done: nobody knows whether it was
+  double resets = 0;    // share reset when the work is done, in the answer or before it
   double garbage = 0;   // share answered by 200 and nonsense
   double slowness = 1;  // times as slow
   bool silent = false;  // reads and never answers
@@ -58,6 +58,7 @@ class Origin {
   void work_on(const Job& job);
   void done(const Job& job);
   void answer(Connection& connection, const Job& job);
+  void reset_within(std::uint64_t number);
   void write(Connection& connection);
   void close(std::uint64_t number, bool reset);
 

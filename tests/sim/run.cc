@@ -103,6 +103,8 @@ void Run::check_answers() {
     if (record.outcome == Outcome::kUnheard && !lossy_clients) complain("got no answer at all");
     if (record.outcome == Outcome::kAbandoned && !lossy_clients && !slow_answers)
       complain("was not answered within its time");
+    if (record.outcome == Outcome::kAnswered && record.status == 200 && !record.right && !lies)
+      complain("was answered by what looks whole and is not");
     if (record.outcome == Outcome::kAnswered && record.status == 200 && record.right &&
         record.applied == 0)
       complain("was answered by nobody");

@@ -59,6 +59,7 @@ class Run {
   // What a scenario excuses.
   bool lossy_clients = false;  // faults between clients and proxies: answers may be lost there
   bool slow_answers = false;   // … or late
+  bool lies = false;           // origins answer 200 with what is not theirs to say
   Nanos load = 15 * kSecond;   // how long clients ask
 
   // Runs it all to its end and looks at what has become of it.

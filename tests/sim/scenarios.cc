@@ -61,6 +61,7 @@ void blackholed(Run& run) {
 
 void lying(Run& run) {
   const Plain it = plain(run);
+  run.lies = true;
   ail(run, some(run, it.origins), {.garbage = 0.7});
 }
 
