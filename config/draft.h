@@ -112,7 +112,8 @@ void check_mirror(Draft& draft, const Map& map, const Policy& policy);
 bool want_target(Draft& draft, const Value& at, const Target& target, bool at_key);
 std::vector<Match> read_matches(const Value& value);
 bool read_header_values(const Value& value, Fields& out);
-void read_service_settings(const Map& map, Service& service, Policy& policy);
+void read_service_settings(const Map& map, const std::string& zone, Service& service,
+                           Policy& policy);
 
 // check_routes.cc: whether what a route takes from its match is there, wherever it was written.
 void check_route(Draft& draft, const Value& at, const Route& route);

@@ -28,6 +28,13 @@ Problem parse_size(std::string_view text, std::uint64_t& out);      // `64KiB` `
 Problem parse_percent(std::string_view text, double& out);          // `20%` is 0.2
 Problem parse_backoff(std::string_view text, Backoff& out);         // `25ms..250ms` `100ms`
 Problem parse_upload_rate(std::string_view text, UploadRate& out);  // `240B/s after 5s`
+// `client.ip` `client.id` `header N` `query N` `cookie N`
+Problem parse_request_part(std::string_view text, RequestPart& out);
+struct BalanceChoice {
+  Balance balance = Balance::kLeastRequest;
+  RequestPart key;
+};
+Problem parse_balance(std::string_view text, BalanceChoice& out);  // `random` `hash(header x-user)`
 // `503`, a named condition, or `grpc:unavailable`; adds to `out`.
 Problem parse_retry_on(std::string_view text, RetryWhen& out);
 std::string_view grpc_name(int status);  // `unavailable`; empty: no such status

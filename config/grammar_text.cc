@@ -51,6 +51,47 @@ Problem check_route_name(std::string_view text) {
   return {};
 }
 
+Problem parse_request_part(std::string_view text, RequestPart& out) {
+  const std::optional<Variable> found = variable_of(text);
+  const bool part =
+      found &&
+      (text == "client.ip" || text == "client.id" || found->kind == VariableKind::kHeader ||
+       found->kind == VariableKind::kQuery || found->kind == VariableKind::kCookie);
+  if (!part)
+    return {"is no key: write client.ip, client.id, header NAME, query NAME or cookie NAME",
+            "bad-value",
+            {}};
+  out = {found->kind, std::string(found->argument)};
+  return {};
+}
+
+Problem parse_balance(std::string_view text, BalanceChoice& out) {
+  constexpr std::pair<std::string_view, Balance> kWords[] = {
+      {"least-request", Balance::kLeastRequest},
+      {"round-robin", Balance::kRoundRobin},
+      {"random", Balance::kRandom},
+      {"peak-ewma", Balance::kPeakEwma}};
+  for (const auto& [word, balance] : kWords)
+    if (word == text) {
+      out = {balance, {}};
+      return {};
+    }
+  for (const auto& [word, balance] : {std::pair<std::string_view, Balance>{"hash", Balance::kHash},
+                                      {"maglev", Balance::kMaglev}}) {
+    if (!text.starts_with(word)) continue;
+    std::string_view rest = text.substr(word.size());
+    if (!rest.empty() && rest.front() != '(') continue;
+    if (rest.size() < 3 || rest.back() != ')')
+      return {"names no key: write " + std::string(word) + "(client.ip)", "bad-value", {}};
+    rest = rest.substr(1, rest.size() - 2);
+    out.balance = balance;
+    return parse_request_part(rest, out.key);
+  }
+  return {"is none of least-request, round-robin, random, peak-ewma, hash(KEY), maglev(KEY)",
+          "bad-value",
+          {}};
+}
+
 Problem check_token(std::string_view text) {
   const bool token = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
     return word(c) || std::string_view("!#$%&'*+.^`|~").find(c) != std::string_view::npos;

@@ -48,7 +48,8 @@ constexpr Key or_false(Key key) {
   return key;
 }
 
-constexpr std::string_view kBalances = "least-request|round-robin||random|peak-ewma";
+constexpr std::string_view kBalances = "least-request|round-robin|random|peak-ewma|hash|maglev";
+constexpr std::int64_t kMaxPriority = 1'000;
 constexpr std::string_view kProtocols = "auto|http1|http2|tcp";
 
 constexpr Key kKeys[] = {
@@ -61,7 +62,7 @@ constexpr Key kKeys[] = {
      .text = "Worker threads; auto follows the CPU quota.",
      .min = 1,
      .max = 1024},
-    later(S::kTop, "zone"),
+    plain(S::kTop, "zone", T::kText, "Where this proxy runs, for services with `zone_aware`."),
     later(S::kTop, "overload"),
     plain(S::kTop, "listen", T::kAddress, "One more listener, named main."),
     plain(S::kTop, "listeners", T::kNamed, "Where clients connect, by name.", S::kListener),
@@ -126,7 +127,11 @@ constexpr Key kKeys[] = {
 
     required(plain(S::kService, "endpoints", T::kEndpoints, "The servers.", S::kEndpoint)),
     word(S::kService, "protocol", kProtocols, "What the servers speak."),
-    word(S::kService, "balance", kBalances, "How a server is chosen."),
+    {.in = S::kService,
+     .name = "balance",
+     .type = T::kBalance,
+     .text = "How a server is chosen; hash and maglev go by a key: hash(header x-user).",
+     .words = kBalances},
     later(S::kService, "health"),
     later(S::kService, "eject"),
     map(S::kService, "limits", S::kServiceLimits, "Bounds of the whole process; 0 is no limit."),
@@ -137,8 +142,9 @@ constexpr Key kKeys[] = {
     plain(S::kService, "hedge", T::kHedgePolicy,
           "A second attempt beside a slow one, as on a route.", S::kHedge),
     plain(S::kService, "subsets", T::kSubsets, "Named groups of servers, by their labels."),
-    later(S::kService, "slow_start"),
-    later(S::kService, "zone_aware"),
+    time(S::kService, "slow_start",
+         "How long a server that became usable takes less than its share."),
+    plain(S::kService, "zone_aware", T::kBool, "Prefers servers of this proxy's zone."),
     later(S::kService, "tls"),
     later(S::kService, "expect"),
     later(S::kService, "multiplex"),
@@ -146,10 +152,10 @@ constexpr Key kKeys[] = {
 
     required(plain(S::kEndpoint, "address", T::kText, "Host and port, or unix:/path.")),
     plain(S::kEndpoint, "labels", T::kLabels, "What subsets choose by."),
-    later(S::kEndpoint, "zone"),
+    plain(S::kEndpoint, "zone", T::kText, "Where it runs, for `zone_aware`."),
     count(S::kEndpoint, "weight", "Share of the requests; 0: no new ones.", kMaxWeight),
-    later(S::kEndpoint, "priority"),
-    later(S::kEndpoint, "health"),
+    count(S::kEndpoint, "priority", "Lower first; others stand by for them.", kMaxPriority),
+    word(S::kEndpoint, "health", "healthy|draining", "draining: no new requests."),
 
     count(S::kServiceLimits, "connections", "Open connections."),
     count(S::kServiceLimits, "pending", "Requests that wait for a connection."),
@@ -175,7 +181,6 @@ constexpr Key kKeys[] = {
   later(S_, "cors"),                                                                               \
   later(S_, "compress"),                                                                           \
   map(S_, "body", S::kBody, "Bounds of the request's body."),                                      \
-  later(S_, "session"),                                                                            \
   plain(S_, "upgrade", T::kTexts, "Protocols that a connection may switch to; [] is none."),       \
   word(S_, "when_empty", "spill|fail",                                                             \
        "Whether a target without servers leaves its share to the others."),                        \
@@ -301,7 +306,11 @@ constexpr Key kKeys[] = {
     map(S::kDefaults, "service", S::kDefaultService, "What every service inherits."),
 
     word(S::kDefaultService, "protocol", kProtocols, "What the servers speak."),
-    word(S::kDefaultService, "balance", kBalances, "How a server is chosen."),
+    {.in = S::kDefaultService,
+     .name = "balance",
+     .type = T::kBalance,
+     .text = "How a server is chosen; hash and maglev go by a key: hash(header x-user).",
+     .words = kBalances},
     later(S::kDefaultService, "health"),
     later(S::kDefaultService, "eject"),
     map(S::kDefaultService, "limits", S::kServiceLimits,
@@ -313,8 +322,9 @@ constexpr Key kKeys[] = {
           S::kRetry),
     plain(S::kDefaultService, "hedge", T::kHedgePolicy,
           "A second attempt beside a slow one, as on a route.", S::kHedge),
-    later(S::kDefaultService, "slow_start"),
-    later(S::kDefaultService, "zone_aware"),
+    time(S::kDefaultService, "slow_start",
+         "How long a server that became usable takes less than its share."),
+    plain(S::kDefaultService, "zone_aware", T::kBool, "Prefers servers of this proxy's zone."),
     later(S::kDefaultService, "tls"),
 };
 #undef POLICY_KEYS

@@ -85,6 +85,7 @@ enum class Type : std::uint8_t {
   kRewriteTo,      // a path, or a map
   kRetryWhen,      // conditions and statuses
   kBackoffRange,
+  kBalance,      // a word, or `hash(KEY)`, `maglev(KEY)`
   kUploadRate,   // `240B/s after 5s`, or false
   kAccessLogTo,  // json, text, false, or a map
   kTextOrMap,    // a short form, or a map of `fields`

@@ -74,6 +74,26 @@ std::string Cidr::to_string() const {
   return ip_text(AF_INET6, ip.data()) + "/" + std::to_string(bits);
 }
 
+std::string balance_text(const Service& service) {
+  switch (service.balance) {
+    case Balance::kLeastRequest: return "least-request";
+    case Balance::kRoundRobin: return "round-robin";
+    case Balance::kRandom: return "random";
+    case Balance::kPeakEwma: return "peak-ewma";
+    default: break;
+  }
+  std::string key;
+  switch (service.balance_key.kind) {
+    case VariableKind::kHeader: key = "header "; break;
+    case VariableKind::kQuery: key = "query "; break;
+    case VariableKind::kCookie: key = "cookie "; break;
+    case VariableKind::kClientId: key = "client.id"; break;
+    default: key = "client.ip"; break;
+  }
+  return (service.balance == Balance::kHash ? "hash(" : "maglev(") + key +
+         service.balance_key.name + ")";
+}
+
 std::string Config::where(const Mark& mark) const {
   if (mark.built_in() || static_cast<std::size_t>(mark.file) >= files.size()) return "built-in";
   return files[static_cast<std::size_t>(mark.file)].path + ":" + std::to_string(mark.line);

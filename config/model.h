@@ -14,6 +14,7 @@
 
 #include "config/keys.h"
 #include "config/limits.h"
+#include "config/variables.h"
 
 namespace outrider::config {
 
@@ -139,7 +140,22 @@ struct Listener {
 // ---- services
 
 enum class Protocol : std::uint8_t { kAuto, kHttp1, kHttp2, kTcp };
-enum class Balance : std::uint8_t { kLeastRequest, kRoundRobin };
+enum class Balance : std::uint8_t {
+  kLeastRequest,
+  kRoundRobin,
+  kRandom,
+  kPeakEwma,
+  kHash,    // a ring, by a key
+  kMaglev,  // a table, by a key
+};
+
+// The part of a request that a hash or a limit goes by: a client's address or identity, the first
+// header field, query parameter or cookie of a name.
+struct RequestPart {
+  VariableKind kind = VariableKind::kClient;  // kClient, kClientId, kHeader, kQuery or kCookie
+  std::string name;                           // of the last three
+};
+
 enum class Health : std::uint8_t { kUnknown, kHealthy, kUnhealthy, kDraining };
 
 struct Endpoint {
@@ -166,12 +182,17 @@ struct Service {
   std::vector<Endpoint> endpoints;
   Protocol protocol = Protocol::kAuto;
   Balance balance = Balance::kLeastRequest;
+  RequestPart balance_key;  // of kHash and kMaglev
+  Millis slow_start{0};     // 0: none
+  std::string near_zone;    // where this proxy runs, if that matters to the choice; else empty
   ServiceLimits limits;
   Leaf<Millis> connect{limits::kConnect, {}};
   Leaf<Millis> idle{limits::kPoolIdle, {}};
   std::map<std::string, std::map<std::string, std::string>>
       subsets;  // name → labels that an endpoint must carry
 };
+
+std::string balance_text(const Service& service);  // `hash(header x-user)`, as it is written
 
 // ---- policy: the keys that inherit, leaf by leaf
 
@@ -338,6 +359,7 @@ struct Config {
   std::vector<File> files;
   Extensions extensions;            // it was read with
   std::optional<unsigned> workers;  // unset: auto
+  std::string zone;                 // where this proxy runs; empty: not said
   std::vector<Listener> listeners;  // file order
   std::vector<Service> services;    // file order
   std::vector<Route> routes;        // file order

@@ -9,7 +9,6 @@ namespace {
 
 constexpr Protocol kProtocols[] = {Protocol::kAuto, Protocol::kHttp1, Protocol::kHttp2,
                                    Protocol::kTcp};
-constexpr Balance kBalances[] = {Balance::kLeastRequest, Balance::kRoundRobin};
 
 bool read_labels(const Value& value, std::map<std::string, std::string>& out) {
   if (!value.is_map()) {
@@ -53,6 +52,10 @@ void read_endpoint(const Value& value, Endpoints& all) {
   if (!value.is_map()) return read_address(value, endpoint, all);
   const Map map(value, Section::kEndpoint);
   map.get_count("weight", endpoint.weight);
+  map.get_count("priority", endpoint.priority);
+  map.get_text("zone", endpoint.zone);
+  if (const auto health = map.get_word("health"))
+    endpoint.health = *health == 0 ? Health::kHealthy : Health::kDraining;
   if (const auto labels = map["labels"]) read_labels(*labels, endpoint.labels);
   if (const auto address = map["address"]) read_address(*address, endpoint, all);
 }
@@ -121,11 +124,29 @@ void time_leaf(const Map& map, std::string_view name, Leaf<Millis>& out) {
   if (map.get(name, out.value)) out.mark = map[name]->mark();
 }
 
+void read_balance(const Value& value, Service& service) {
+  const auto text = value.text();
+  if (!text) return;
+  BalanceChoice choice;
+  if (Problem problem = parse_balance(*text, choice)) {
+    constexpr std::string_view kKnown[] = {"least-request", "round-robin",     "random",
+                                           "peak-ewma",     "hash(client.ip)", "maglev(client.ip)"};
+    if (text->find('(') == std::string_view::npos) problem.suggestion = nearest(*text, kKnown);
+    return value.fail(problem);
+  }
+  service.balance = choice.balance;
+  service.balance_key = std::move(choice.key);
+}
+
 // What raw TCP has no use for: it has no response head, and only a connection that failed is tried
 // again, at once.
 void warn_http_keys(const Value& service) {
   for (std::uint32_t i = 0; i < service.entries(); ++i) {
     const Value group = service.entry(i);
+    BalanceChoice choice;
+    if (group.name() == "balance" && !parse_balance(group.text().value_or(""), choice) &&
+        choice.key.kind != VariableKind::kClient && choice.key.kind != VariableKind::kClientId)
+      group.warn("no-effect", "has no effect on raw TCP: a connection has no such key");
     if (group.name() != "timeout" && group.name() != "retry") continue;
     for (std::uint32_t k = 0; k < group.entries(); ++k) {
       const Value entry = group.entry(k);
@@ -145,7 +166,7 @@ void read_service(Draft& draft, const Value& value, Service service) {
     service.endpoints = std::move(endpoints.list);
   } else {
     const Map map(value, Section::kService);
-    read_service_settings(map, service, policy);
+    read_service_settings(map, draft.config.zone, service, policy);
     if (const auto list = map["endpoints"]) {
       Endpoints endpoints = read_endpoints(*list);
       apply_scheme(endpoints, map["protocol"], service);
@@ -164,14 +185,15 @@ void read_service(Draft& draft, const Value& value, Service service) {
 
 }  // namespace
 
-void read_service_settings(const Map& map, Service& service, Policy& policy) {
+void read_service_settings(const Map& map, const std::string& zone, Service& service,
+                           Policy& policy) {
   if (const auto word = map.get_word("protocol")) service.protocol = kProtocols[*word];
-  if (const auto balance = map["balance"]) {
-    const auto text = balance->text();
-    if (text && (text->starts_with("hash(") || text->starts_with("maglev(")))
-      balance->fail({"is not supported yet", kNotYet, {}});
-    else if (const auto word = map.get_word("balance"))
-      service.balance = kBalances[*word];
+  if (const auto balance = map["balance"]) read_balance(*balance, service);
+  map.get("slow_start", service.slow_start);
+  if (bool aware = false; map.get("zone_aware", aware)) {
+    service.near_zone = aware ? zone : std::string();
+    if (aware && zone.empty())
+      map["zone_aware"]->warn("no-effect", "has no effect: no `zone` says where this proxy runs");
   }
   if (const auto value = map["limits"]) {
     const Map limits(*value, Section::kServiceLimits);
@@ -194,6 +216,7 @@ void read_service_settings(const Map& map, Service& service, Policy& policy) {
 }
 
 void read_services(Draft& draft) {
+  for (const Top& top : draft.tops) top.map.get_text("zone", draft.config.zone);
   Service defaults;
   for (const Top& top : draft.tops) {
     const auto value = top.map["defaults"];
@@ -203,7 +226,7 @@ void read_services(Draft& draft) {
       const Value entry = holder.entry(i);
       if (entry.name() != "service") continue;
       const Map map(entry, Section::kDefaultService);
-      if (map) read_service_settings(map, defaults, draft.service_defaults);
+      if (map) read_service_settings(map, draft.config.zone, defaults, draft.service_defaults);
     }
   }
   for (const Top& top : draft.tops) {

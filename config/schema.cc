@@ -136,6 +136,10 @@ Json type_of(const Key& key) {
     case Type::kRewriteTo: return any_of({pattern("^/"), ref(key.of)});
     case Type::kAccessLogTo: return any_of({words_of("json|text|false"), ref(key.of)});
     case Type::kBackoffRange: return pattern(R"(^[0-9a-z]+(\.\.[0-9a-z]+)?$)");
+    case Type::kBalance:
+      return any_of(
+          {words_of("least-request|round-robin|random|peak-ewma"),
+           pattern(R"(^(hash|maglev)\((client\.(ip|id)|(header|query|cookie) [^ ]+)\)$)")});
     case Type::kUploadRate: return pattern(R"(^[0-9]+[A-Za-z]*/s( after [0-9a-z]+)?$)");
     case Type::kLater: break;
   }

@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "config/error.h"
+#include "config/log.h"
+
 namespace outrider {
 
 SocketAddress::SocketAddress(const config::Address& address) {
@@ -37,101 +40,68 @@ ServiceShared::ServiceShared(std::size_t endpoint_count) {
     endpoints.push_back(std::make_shared<EndpointState>());
 }
 
+ServiceShared::ServiceShared(const config::Service& service)
+    : ServiceShared(service.endpoints.size()) {
+  for (std::size_t i = 0; i < endpoints.size(); ++i)
+    endpoints[i]->draining = service.endpoints[i].health == config::Health::kDraining;
+  view_ = std::make_shared<View>(std::make_shared<Membership>(service, endpoints));
+}
+
+std::shared_ptr<const View> ServiceShared::view() const {
+  const std::lock_guard lock(mutex_);
+  return view_;
+}
+
+void ServiceShared::changed() {
+  const std::lock_guard lock(mutex_);
+  if (view_ != nullptr) {
+    auto fresh = std::make_shared<View>(view_->membership);
+    for (std::size_t i = 0; i < fresh->groups.size(); ++i) {
+      const View::Group& group = fresh->groups[i];
+      const std::string& name = fresh->membership->groups[i].name;
+      if (group.panic && !view_->groups[i].panic)
+        log::warn("service {} panics: {} of {} endpoints are usable, so all of them are used", name,
+                  group.usable, group.wanted);
+      else if (!group.panic && view_->groups[i].panic)
+        log::info("service {} panics no more: {} of {} endpoints are usable", name, group.usable,
+                  group.wanted);
+    }
+    view_ = std::move(fresh);
+  }
+  version.fetch_add(1, std::memory_order_release);
+}
+
 Service::Service(const config::Service& service, std::uint32_t label,
                  std::shared_ptr<ServiceShared> shared)
-    : config_(service), label_(label), shared_(std::move(shared)) {
+    : config_(service),
+      label_(label),
+      shared_(std::move(shared)),
+      view_(shared_->view()),
+      version_(0) {
+  OUTRIDER_ASSERT(view_ != nullptr &&
+                  view_->membership->members.size() == service.endpoints.size());
   std::uint32_t index = 0;
-  for (const config::Endpoint& endpoint : service.endpoints)
-    endpoints_.push_back(std::make_unique<Endpoint>(endpoint, index++));
-  groups_.resize(1 + service.subsets.size());
-  auto carries = [](const config::Endpoint& endpoint,
-                    const std::map<std::string, std::string>& labels) {
-    return std::all_of(labels.begin(), labels.end(), [&](const auto& label) {
-      const auto found = endpoint.labels.find(label.first);
-      return found != endpoint.labels.end() && found->second == label.second;
-    });
-  };
-  for (const auto& endpoint : endpoints_) {
-    if (endpoint->config.weight == 0) continue;
-    groups_[0].members.push_back(endpoint.get());
-    std::size_t at = 1;
-    for (const auto& [name, labels] : service.subsets) {
-      if (carries(endpoint->config, labels)) groups_[at].members.push_back(endpoint.get());
-      ++at;
-    }
+  for (const config::Endpoint& endpoint : service.endpoints) {
+    endpoints_.push_back(
+        std::make_unique<Endpoint>(endpoint, index, view_->membership->members[index].id));
+    ++index;
   }
-  for (Group& group : groups_) {
-    const bool equal =
-        std::all_of(group.members.begin(), group.members.end(), [&](const Endpoint* endpoint) {
-          return endpoint->config.weight == group.members.front()->config.weight;
-        });
-    std::uint64_t sum = 0;
-    if (!equal)
-      for (const Endpoint* endpoint : group.members)
-        group.cumulative.push_back(sum += endpoint->config.weight);
+  if (service.balance == config::Balance::kHash) in_flight_.resize(view_->groups.size());
+}
+
+// Read before the view, so that a change in between is seen the next time.
+const View& Service::view() {
+  const std::uint64_t now = shared_->version.load(std::memory_order_acquire);
+  if (now != version_) {
+    version_ = now;
+    view_ = shared_->view();
+    turns_.resize(view_->slots, ~std::uint64_t{0});  // each begins where it falls
   }
+  return *view_;
 }
 
-Endpoint* Service::choose(std::int32_t subset, std::span<const Endpoint* const> tried,
-                          Random& random) {
-  const Group& candidates = group(subset);
-  if (candidates.members.empty()) return nullptr;
-  if (candidates.members.size() == 1) return candidates.members.front();
-  switch (config_.balance) {
-    case config::Balance::kRoundRobin: return round_robin(candidates, tried);
-    case config::Balance::kLeastRequest: return least_request(candidates, tried, random);
-  }
-  return nullptr;
-}
-
-Endpoint* Service::draw(const Group& group, Random& random) {
-  const auto size = static_cast<std::uint32_t>(group.members.size());
-  if (group.cumulative.empty()) return group.members[random.below(size)];
-  const std::uint64_t ticket = random.next() % group.cumulative.back();
-  const auto at = std::upper_bound(group.cumulative.begin(), group.cumulative.end(), ticket);
-  return group.members[static_cast<std::size_t>(at - group.cumulative.begin())];
-}
-
-namespace {
-bool was_tried(std::span<const Endpoint* const> tried, const Endpoint* endpoint) {
-  return std::find(tried.begin(), tried.end(), endpoint) != tried.end();
-}
-}  // namespace
-
-// Two draws by weight, the one with less in flight for its weight.
-Endpoint* Service::least_request(const Group& group, std::span<const Endpoint* const> tried,
-                                 Random& random) const {
-  Endpoint* first = draw(group, random);
-  Endpoint* second = draw(group, random);
-  for (int again = 0; second == first && again < 3; ++again) second = draw(group, random);
-  auto load = [](const Endpoint& endpoint) {
-    return static_cast<double>(endpoint.active) / endpoint.config.weight;
-  };
-  Endpoint* chosen = load(*second) < load(*first) ? second : first;
-  if (!was_tried(tried, chosen)) return chosen;
-  Endpoint* other = nullptr;
-  for (Endpoint* endpoint : group.members)
-    if (!was_tried(tried, endpoint) && (other == nullptr || load(*endpoint) < load(*other)))
-      other = endpoint;
-  return other != nullptr ? other : chosen;
-}
-
-// Each gains its weight, the richest is taken and pays the sum: even spread, no bursts to the heavy
-// one.
-Endpoint* Service::round_robin(const Group& group, std::span<const Endpoint* const> tried) {
-  std::int64_t sum = 0;
-  Endpoint* richest = nullptr;
-  Endpoint* fresh = nullptr;
-  for (Endpoint* endpoint : group.members) {
-    endpoint->turn += endpoint->config.weight;
-    sum += endpoint->config.weight;
-    if (richest == nullptr || endpoint->turn > richest->turn) richest = endpoint;
-    if (!was_tried(tried, endpoint) && (fresh == nullptr || endpoint->turn > fresh->turn))
-      fresh = endpoint;
-  }
-  Endpoint* chosen = fresh != nullptr ? fresh : richest;
-  chosen->turn -= sum;
-  return chosen;
+Nothing Service::nothing(std::int32_t subset) const {
+  return why_nothing(*view_, static_cast<std::size_t>(subset + 1));
 }
 
 }  // namespace outrider

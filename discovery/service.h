@@ -1,6 +1,6 @@
-// One worker's view of a service: its endpoints, what is in flight to each, and the choice among
-// them. What must hold for the whole process (limits, retry budget) is in ServiceShared, the one
-// place for atomics.
+// One worker's side of a service: its endpoints, what is in flight to each, and the choice among
+// them (balancer.cc). What must hold for the whole process (limits, retry budget, which endpoints
+// may be used) is in ServiceShared, the one place for atomics.
 #pragma once
 
 #include <sys/socket.h>
@@ -9,12 +9,15 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "config/model.h"
+#include "config/reason.h"
 #include "discovery/endpoint_state.h"
+#include "discovery/view.h"
 
 namespace outrider {
 
@@ -42,18 +45,27 @@ class Random {
 // Process-wide, one per service name, alive across reloads.
 struct ServiceShared {
   explicit ServiceShared(std::size_t endpoint_count = 0);
-  // After any state below has changed: every worker looks at them anew.
-  void changed() { version.fetch_add(1, std::memory_order_release); }
-  std::atomic<std::uint64_t> version{1};
+  explicit ServiceShared(const config::Service& service);
+  // After any state below has changed: makes a new view, which every worker takes up. Logs that a
+  // panic begins or ends.
+  void changed();
+  std::shared_ptr<const View> view() const;
   std::vector<std::shared_ptr<EndpointState>> endpoints;  // as config::Service::endpoints
 
-  std::atomic<std::uint64_t> connections{0};
+  // On a line of its own: requests look at it, and what follows is written by requests.
+  alignas(64) std::atomic<std::uint64_t> version{1};
+
+  alignas(64) std::atomic<std::uint64_t> connections{0};
   std::atomic<std::uint64_t> pending{0};
   std::atomic<std::uint64_t> requests{0};
   std::atomic<std::uint64_t> retries{0};
   // Asks every worker to close connections that idle while another waits for a place under the
   // limit. Set before the workers start; may be empty.
   std::function<void()> want_idle;
+
+ private:
+  mutable std::mutex mutex_;  // guards view_; held for as long as a new one takes
+  std::shared_ptr<const View> view_;
 };
 
 // Counts itself in if the limit allows (0: no limit).
@@ -76,17 +88,45 @@ struct SocketAddress {
 
 class Endpoint {
  public:
-  Endpoint(const config::Endpoint& endpoint, std::uint32_t index)
+  Endpoint(const config::Endpoint& endpoint, std::uint32_t index, std::uint64_t id)
       : config(endpoint),
         index(index),
+        id(id),
         address(endpoint.address),
         text(endpoint.address.to_string()) {}
   const config::Endpoint& config;
   const std::uint32_t index;  // in its service
+  const std::uint64_t id;     // endpoint_id()
   const SocketAddress address;
   const std::string text;
   std::uint32_t active = 0;  // this worker's requests in flight
-  std::int64_t turn = 0;     // smooth weighted round robin
+
+  // What one attempt took, until the head of the answer or its failure. Remembered is the peak,
+  // which fades; a failure counts as a long wait, however soon it came.
+  void note(std::uint64_t latency_ns, bool failed, std::uint64_t now_ns);
+  // What an attempt is expected to take now; 0: nothing is known.
+  double expected_ns(std::uint64_t now_ns) const;
+
+ private:
+  double peak_ns_ = 0;
+  std::uint64_t noted_ns_ = 0;
+};
+
+// What one attempt says of where it wants to go.
+struct Aim {
+  std::span<const Endpoint* const> tried = {};  // another is preferred
+  std::uint64_t now_ns = 0;
+  std::uint64_t key = 0;      // hash of what `balance: hash(KEY)` names
+  bool has_key = false;       // false: the request has no such part
+  std::uint64_t session = 0;  // the endpoint that its cookie names; 0: none
+};
+
+// How an attempt ended.
+struct AttemptOutcome {
+  std::uint64_t latency_ns = 0;  // until the head of the answer, else until its end
+  bool answered = false;
+  bool failed = false;  // neither: it was given up, and might have taken longer
+  std::uint64_t now_ns = 0;
 };
 
 class Service {
@@ -94,10 +134,17 @@ class Service {
   Service(const config::Service& service, std::uint32_t label,
           std::shared_ptr<ServiceShared> shared);
 
-  // A usable endpoint, one not in `tried` if there is any; null: none. `subset` is an index in name
-  // order, -1: all.
-  Endpoint* choose(std::int32_t subset, std::span<const Endpoint* const> tried, Random& random);
-  bool empty(std::int32_t subset) const { return group(subset).members.empty(); }
+  // An endpoint for one attempt, one not tried before if there is any; null: none may be used.
+  // `subset` is an index in name order, -1: all.
+  Endpoint* choose(std::int32_t subset, const Aim& aim, Random& random);
+  // Around the attempt.
+  void began(Endpoint& endpoint);
+  void ended(Endpoint& endpoint, const AttemptOutcome& outcome);
+  bool empty(std::int32_t subset) { return group(subset).shares.empty(); }
+  // Whether the subset has the endpoint of a session, and it may keep its sessions.
+  bool keeps(std::int32_t subset, std::uint64_t session);
+  // Why choose() found nothing.
+  Nothing nothing(std::int32_t subset) const;
 
   const config::Service& config() const { return config_; }
   std::uint32_t label() const { return label_; }
@@ -105,23 +152,31 @@ class Service {
   std::vector<std::unique_ptr<Endpoint>>& endpoints() { return endpoints_; }
 
  private:
-  struct Group {
-    std::vector<Endpoint*> members;         // weight > 0
-    std::vector<std::uint64_t> cumulative;  // of weights; empty when all are equal
-  };
-  const Group& group(std::int32_t subset) const {
-    return groups_[static_cast<std::size_t>(subset + 1)];
+  const View& view();
+  const View::Group& group(std::int32_t subset) {
+    return view().groups[static_cast<std::size_t>(subset + 1)];
   }
-  static Endpoint* draw(const Group& group, Random& random);
-  Endpoint* least_request(const Group& group, std::span<const Endpoint* const> tried,
-                          Random& random) const;
-  static Endpoint* round_robin(const Group& group, std::span<const Endpoint* const> tried);
+  Endpoint* endpoint_at(std::uint32_t index) { return endpoints_[index].get(); }
+  Endpoint* of_session(const View::Group& group, std::uint64_t session);
+  const View::Share& share_for(const View::Group& group, const Aim& aim, Random& random) const;
+  bool is_ready(const Endpoint& endpoint, const Aim& aim, std::uint32_t draw) const;
+  Endpoint* draw(const View::Share& share, const Aim& aim, Random& random);
+  Endpoint* next_in_turn(const View::Share& share, const Aim& aim, Random& random);
+  Endpoint* lighter_of_two(const View::Share& share, const Aim& aim, Random& random);
+  Endpoint* by_key(const View::Group& group, std::size_t number, const View::Share& share,
+                   const Aim& aim);
+  Endpoint* another(const View::Group& group, const View::Share& first, const Aim& aim,
+                    Random& random);
+  bool lighter(const Endpoint& a, const Endpoint& b, std::uint64_t now_ns) const;
 
   const config::Service& config_;
   const std::uint32_t label_;
   std::shared_ptr<ServiceShared> shared_;
   std::vector<std::unique_ptr<Endpoint>> endpoints_;
-  std::vector<Group> groups_;  // [0] all, then subsets in name order
+  std::shared_ptr<const View> view_;
+  std::uint64_t version_ = 0;             // of view_
+  std::vector<std::uint64_t> turns_;      // round robin, by View::Share::slot
+  std::vector<std::uint32_t> in_flight_;  // by group; for bounded load alone
 };
 
 }  // namespace outrider

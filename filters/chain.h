@@ -5,12 +5,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "config/extension.h"
 #include "config/model.h"
 #include "filters/filter.h"
+#include "filters/hash_key.h"
 
 namespace outrider {
 
@@ -78,6 +80,7 @@ struct CompiledTarget {
   std::int32_t subset = -1;   // index in the service's subsets, in name order; -1: all endpoints
   std::uint32_t weight = 1;
   std::uint32_t service_label = 0;  // metrics labels
+  std::optional<HashKey> hash_key;  // where the service balances by one
   Chain chain;
 };
 

@@ -48,6 +48,7 @@ struct Attempt {
   Attempt* next = nullptr;
   const Endpoint* endpoint = nullptr;
   Reason result = Reason::kOk;
+  int status = 0;            // of the response's head; 0: none came
   bool reused = false;       // on a pooled connection
   bool stale_retry = false;  // a free extra try after a stale connection
   std::uint64_t started_ns = 0;
@@ -102,6 +103,7 @@ struct Exchange {
   const Endpoint* endpoint = nullptr;  // of the current or last attempt
   Attempt* first_attempt = nullptr;
   Attempt* attempt = nullptr;         // current or last
+  std::uint64_t session = 0;          // the endpoint that its cookie names (filters/session.h)
   std::uint32_t attempts = 0;         // tries that count (stale retries do not)
   std::uint32_t hedges = 0;           // of them, those made beside a slow one
   std::uint32_t inbound_attempt = 1;  // x-outrider-attempt that came with it

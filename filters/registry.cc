@@ -7,6 +7,7 @@
 // choice of an endpoint are no filters: forwarded.h, proxy/.
 #define OUTRIDER_FILTERS(FILTER)                                                                 \
   FILTER(forwarded) /* what the upstream learns about the client; sees the request as it came */ \
+  FILTER(session)   /* which endpoint a cookie names; header edits may take it away */           \
   FILTER(rewrite)   /* path and host */                                                          \
   FILTER(header_edits) /* after rewrite, before the first attempt */                             \
   FILTER(retry)        /* after each failed attempt */

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <optional>
 #include <string_view>
 
@@ -187,8 +188,13 @@ class Explanation {
   struct Candidate {
     std::string address, state, why;
   };
-  bool belongs(const config::Endpoint& endpoint, const CompiledTarget& target) const;
-  bool is_empty(const CompiledTarget& target) const;  // no endpoint would be chosen
+  const View& view(const CompiledTarget& target) const;  // as at the start
+  std::size_t group(const CompiledTarget& target) const {
+    return static_cast<std::size_t>(target.subset + 1);
+  }
+  bool is_empty(const CompiledTarget& target) const {  // no endpoint would be chosen
+    return view(target).groups[group(target)].shares.empty();
+  }
   std::vector<Candidate> endpoints() const;
   std::vector<std::pair<std::string, std::string>> request_headers() const;
   std::vector<std::pair<std::string, std::string>> response_headers() const;
@@ -202,6 +208,7 @@ class Explanation {
   const ListenerSnapshot& listener_;
   BlockPool blocks_;
   Exchange x_;
+  mutable std::map<std::uint32_t, std::shared_ptr<const View>> views_;  // by service
   std::vector<Considered> considered_;
   std::string body_;
 };
@@ -223,12 +230,12 @@ void Explanation::decide(const std::string& bytes) {
     x_.target->chain.on_request(x_, control, position);
     x_.attempts = 1;
     if (!x_.answer.set && x_.target->target != nullptr) {
-      if (is_empty(*x_.target))
-        x_.reply(Reason::kNoEndpoint, x_.target->subset < 0
-                                          ? "the service has no endpoint"
-                                          : "no endpoint carries the subset's labels");
-      else
+      if (is_empty(*x_.target)) {
+        const Nothing nothing = why_nothing(view(*x_.target), group(*x_.target));
+        x_.reply(nothing.reason, nothing.words);
+      } else {
         x_.target->chain.on_attempt(x_);
+      }
     }
   }
   if (x_.answer.set || x_.target->target == nullptr) answer();
@@ -296,21 +303,10 @@ std::string Explanation::action() const {
   return x_.route->route->respond ? "respond" : "to";
 }
 
-bool Explanation::belongs(const config::Endpoint& endpoint, const CompiledTarget& target) const {
-  const auto& subsets = config_.services[target.service].subsets;
-  const auto subset = subsets.find(target.target->subset);
-  if (subset == subsets.end()) return true;
-  return std::all_of(subset->second.begin(), subset->second.end(), [&](const auto& label) {
-    const auto own = endpoint.labels.find(label.first);
-    return own != endpoint.labels.end() && own->second == label.second;
-  });
-}
-
-bool Explanation::is_empty(const CompiledTarget& target) const {
-  const std::vector<config::Endpoint>& all = config_.services[target.service].endpoints;
-  return std::none_of(all.begin(), all.end(), [&](const config::Endpoint& endpoint) {
-    return endpoint.weight != 0 && belongs(endpoint, target);
-  });
+const View& Explanation::view(const CompiledTarget& target) const {
+  std::shared_ptr<const View>& view = views_[target.service];
+  if (view == nullptr) view = ServiceShared(config_.services[target.service]).view();
+  return *view;
 }
 
 std::vector<Explanation::Candidate> Explanation::endpoints() const {
@@ -318,12 +314,12 @@ std::vector<Explanation::Candidate> Explanation::endpoints() const {
   if (x_.route == nullptr) return all;
   for (const CompiledTarget& target : x_.route->targets) {
     if (target.target == nullptr || target.weight == 0) continue;
-    for (const config::Endpoint& endpoint : config_.services[target.service].endpoints) {
-      if (!belongs(endpoint, target)) continue;
-      Candidate candidate{endpoint.address.to_string(), "healthy", "no health check configured"};
-      if (endpoint.health == config::Health::kUnhealthy) candidate.state = "unhealthy";
-      if (endpoint.health == config::Health::kDraining) candidate.state = "draining";
-      if (endpoint.weight == 0) candidate.why = "weight 0: takes no requests";
+    const Membership& membership = *view(target).membership;
+    for (const std::uint32_t index : membership.groups[group(target)].all) {
+      const std::string standing = standing_of(view(target), group(target), index);
+      Candidate candidate{config_.services[target.service].endpoints[index].address.to_string(),
+                          std::string(state_of(*membership.members[index].state)),
+                          standing.empty() ? "no health check configured" : standing};
       if (std::none_of(all.begin(), all.end(),
                        [&](const Candidate& it) { return it.address == candidate.address; }))
         all.push_back(std::move(candidate));
@@ -487,7 +483,10 @@ void Explanation::append_outcome(std::string& out) const {
   rows.clear();
   for (const Candidate& one : endpoints()) rows.push_back({one.address, one.state, one.why});
   if (rows.empty()) return;
-  out += "\nendpoints\n";
+  out += "\nendpoints";
+  if (x_.target != nullptr && x_.target->target != nullptr && rows.size() > 1)
+    out += ", chosen by " + config::balance_text(config_.services[x_.target->service]);
+  out += "\n";
   append_table(out, rows);
 }
 

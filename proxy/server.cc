@@ -131,7 +131,7 @@ bool Server::bind_all() {
   }
   if (!all) return false;
   for (const config::Service& service : config_->services)
-    shared_.services.push_back(std::make_shared<ServiceShared>(service.endpoints.size()));
+    shared_.services.push_back(std::make_shared<ServiceShared>(service));
   for (std::size_t i = 0; i < config_->listeners.size(); ++i)
     shared_.listeners.push_back(std::make_shared<ListenerShared>());
   if (config_->telemetry.access_log != config::Telemetry::Log::kOff) {
@@ -305,10 +305,25 @@ void Server::on_tick() {
 
 // ---- for the admin surfaces
 
+// A line for each service or subset of which too little is usable.
+std::vector<std::string> Server::panics() const {
+  std::vector<std::string> lines;
+  for (const auto& shared : shared_.services) {
+    const std::shared_ptr<const View> view = shared->view();
+    for (std::size_t i = 0; i < view->groups.size(); ++i)
+      if (view->groups[i].panic)
+        lines.push_back("panic: of the service " + view->membership->groups[i].name + " " +
+                        std::to_string(view->groups[i].usable) + " of " +
+                        std::to_string(view->groups[i].wanted) +
+                        " endpoints are usable, so all of them are used");
+  }
+  return lines;
+}
+
 Server::Readiness Server::readiness() const {
   switch (phase_) {
     case Phase::kStarting: return {false, {"not yet listening"}};
-    case Phase::kReady: return {true, {}};
+    case Phase::kReady: return {true, panics()};
     default: return {false, {"draining"}};
   }
 }
@@ -336,7 +351,7 @@ void Server::collect_metrics(bool open_metrics, std::function<void(std::string)>
   });
 }
 
-// What workers do not count. Reloads, health and ejection do not exist yet, so theirs stay 0.
+// What workers do not count. Reloads do not exist yet, so theirs stay 0.
 void Server::render_configuration(MetricText& text) const {
   using Type = MetricText::Type;
   text.family("outrider_config_generation", Type::kGauge,
@@ -347,14 +362,19 @@ void Server::render_configuration(MetricText& text) const {
   text.family("outrider_config_reloads", Type::kCounter, "Reloads, by result.");
   for (const char* result : {"ok", "failed"}) text.sample({{"result", result}}, std::uint64_t{0});
   text.family("outrider_endpoints", Type::kGauge, "Endpoints by state.");
-  for (const config::Service& service : config_->services)
+  for (std::size_t i = 0; i < config_->services.size(); ++i) {
+    const auto& endpoints = shared_.services[i]->endpoints;
     for (const std::string_view state : {"healthy", "unhealthy", "ejected", "draining"})
-      text.sample({{"service", service.name}, {"state", state}},
-                  std::uint64_t{state == "healthy" ? service.endpoints.size() : 0});
+      text.sample({{"service", config_->services[i].name}, {"state", state}},
+                  static_cast<std::uint64_t>(std::count_if(
+                      endpoints.begin(), endpoints.end(),
+                      [&](const auto& endpoint) { return state_of(*endpoint) == state; })));
+  }
   text.family("outrider_service_panic", Type::kGauge,
               "1 while unhealthy endpoints are used for want of healthy ones.");
-  for (const config::Service& service : config_->services)
-    text.sample({{"service", service.name}}, std::uint64_t{0});
+  for (std::size_t i = 0; i < config_->services.size(); ++i)
+    text.sample({{"service", config_->services[i].name}},
+                std::uint64_t{shared_.services[i]->view()->panic() ? 1U : 0U});
   // TLS and DNS have nothing to count yet.
   text.family("outrider_tls_handshakes", Type::kCounter, "TLS handshakes, by side and result.");
   text.family("outrider_tls_not_after_seconds", Type::kGauge,
@@ -377,23 +397,31 @@ void Server::collect_services(std::function<void(std::string)> done) {
       }
       if (--gathered->left != 0) return;
       nlohmann::ordered_json services = nlohmann::ordered_json::array();
-      for (const config::Service& service : config_->services) {
+      for (std::size_t s = 0; s < config_->services.size(); ++s) {
+        const config::Service& service = config_->services[s];
+        const std::shared_ptr<const View> view = shared_.services[s]->view();
         nlohmann::ordered_json endpoints = nlohmann::ordered_json::array();
-        for (const config::Endpoint& endpoint : service.endpoints) {
+        for (std::uint32_t i = 0; i < service.endpoints.size(); ++i) {
+          const config::Endpoint& endpoint = service.endpoints[i];
+          const std::string standing = standing_of(*view, 0, i);
           const std::string address = endpoint.address.to_string();
           const auto& [active, connections] = gathered->sums[{service.name, address}];
           endpoints.push_back({{"address", address},
                                {"source", "static " + config_->where(endpoint.mark)},
                                {"labels", endpoint.labels},
                                {"weight", endpoint.weight},
-                               {"health", "healthy"},
-                               {"why", "no health check configured"},
+                               {"zone", endpoint.zone},
+                               {"priority", endpoint.priority},
+                               {"health", state_of(*view->membership->members[i].state)},
+                               {"why", standing.empty() ? "no health check configured" : standing},
                                {"ejected_until", nullptr},
                                {"active_requests", active},
                                {"connections", connections},
                                {"ttl_left", nullptr}});
         }
-        services.push_back({{"name", service.name}, {"endpoints", std::move(endpoints)}});
+        services.push_back({{"name", service.name},
+                            {"panic", view->panic()},
+                            {"endpoints", std::move(endpoints)}});
       }
       // File names in it need not be UTF-8.
       done(services.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");

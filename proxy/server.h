@@ -61,6 +61,7 @@ class Server {
   void each_worker(std::function<void(Worker&)> function);
   void on_tick();
   void render_configuration(MetricText& text) const;
+  std::vector<std::string> panics() const;
 
   std::shared_ptr<const config::Config> config_;
   const RunOptions options_;

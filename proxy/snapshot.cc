@@ -44,6 +44,9 @@ void compile_route(const config::Config& config, const ServiceIndex& services,
       target.weight = target.target->weight;
       target.service_label = intern_label(service->name);
       out.total_weight += target.weight;
+      if (service->balance == config::Balance::kHash ||
+          service->balance == config::Balance::kMaglev)
+        target.hash_key.emplace(service->balance_key);
     }
     target.chain = Chain(FilterContext{config, route, *target.policy, service, service != nullptr});
   }

@@ -6,6 +6,7 @@
 #include "filters/forwarded.h"
 #include "filters/local_reply.h"
 #include "filters/route_answer.h"
+#include "filters/session.h"
 #include "proxy/downstream.h"
 #include "proxy/worker.h"
 
@@ -120,6 +121,12 @@ bool Stream::draw_target() {
     };
     if (route.targets.size() > 1)
       chosen = draw([](const CompiledTarget&) { return true; }, route.total_weight);
+    // A session stays with the target that has its endpoint.
+    for (const CompiledTarget& target : route.targets)
+      if (route.targets.size() > 1 && target.weight != 0 &&
+          worker_.service(target.service)
+              .service.keeps(target.subset, session_of(x_, *target.policy)))
+        chosen = &target;
     const bool spill = !chosen->policy->when_empty ||
                        chosen->policy->when_empty->value == config::WhenEmpty::kSpill;
     if (route.targets.size() > 1 && spill && is_empty(*chosen)) {

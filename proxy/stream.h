@@ -29,7 +29,8 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void try_leased(UpstreamTry& attempt);
   void try_failed(UpstreamTry& attempt, const Error& error, std::string_view words);
   void try_timed_out(UpstreamTry& attempt);
-  void try_ended(Attempt& trace);
+  void try_began(Endpoint& endpoint);
+  void try_ended(Endpoint& endpoint, Attempt& trace);
   void upstream_interim(UpstreamTry& attempt);
   void upstream_head(UpstreamTry& attempt, bool last);
   void upstream_body(std::string_view bytes, bool last);
@@ -106,6 +107,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   };
 
   bool draw_target();
+  Endpoint* choose_endpoint();
   void begin(UpstreamTry& attempt, Endpoint& endpoint);
   void leased(UpstreamTry& attempt);
   void on_slow();

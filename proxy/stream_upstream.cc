@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "filters/local_reply.h"
+#include "filters/session.h"
 #include "proxy/downstream.h"
 #include "proxy/stream.h"
 #include "proxy/worker.h"
@@ -27,6 +28,17 @@ AttemptResult attempt_result(Reason reason) {
     case Reason::kTimeoutIdle: return AttemptResult::kTimeout;
     default: return AttemptResult::kCancelled;
   }
+}
+
+// What the attempt says of its endpoint. One that was given up says only that it took so long.
+AttemptOutcome attempt_outcome(const Attempt& attempt) {
+  const bool answered = attempt.head_ns != 0;
+  const AttemptResult result = attempt_result(attempt.result);
+  return {.latency_ns = (answered ? attempt.head_ns : attempt.ended_ns) - attempt.started_ns,
+          .answered = answered,
+          .failed = answered ? attempt.status >= 500
+                             : result != AttemptResult::kOk && result != AttemptResult::kCancelled,
+          .now_ns = attempt.ended_ns};
 }
 
 // -1: not said.
@@ -55,11 +67,10 @@ Stream::Next Stream::attempt() {
     }
     counted_request_ = true;
   }
-  Endpoint* endpoint =
-      service.choose(target.subset, {tried_.data(), tried_count_}, worker_.random());
+  Endpoint* endpoint = choose_endpoint();
   if (endpoint == nullptr) {
-    x_.reply(Reason::kNoEndpoint, target.subset < 0 ? "the service has no endpoint"
-                                                    : "no endpoint carries the subset's labels");
+    const Nothing nothing = service.nothing(target.subset);
+    x_.reply(nothing.reason, nothing.words);
     step_ = Step::kAnswer;
     return Next::kGo;
   }
@@ -71,6 +82,14 @@ Stream::Next Stream::attempt() {
     hedge_timer_.start(hedge->value);
   begin(first_, *endpoint);
   return step_ == Step::kRelay ? Next::kWait : Next::kGo;
+}
+
+// Another than those that were tried, if there is one.
+Endpoint* Stream::choose_endpoint() {
+  Aim aim = aim_of(x_);
+  aim.tried = {tried_.data(), tried_count_};
+  aim.now_ns = worker_.loop().now_ns();
+  return runtime_->service.choose(x_.target->subset, aim, worker_.random());
 }
 
 void Stream::begin(UpstreamTry& attempt, Endpoint& endpoint) {
@@ -130,8 +149,11 @@ void Stream::try_timed_out(UpstreamTry& attempt) {
              knob("timeout.per_try", *x_.target->policy->timeout_per_try));
 }
 
-void Stream::try_ended(Attempt& trace) {
+void Stream::try_began(Endpoint& endpoint) { runtime_->service.began(endpoint); }
+
+void Stream::try_ended(Endpoint& endpoint, Attempt& trace) {
   trace.ended_ns = worker_.loop().now_ns();
+  runtime_->service.ended(endpoint, attempt_outcome(trace));
   worker_.metrics_ref().attempt(x_.target->service_label, attempt_result(trace.result));
 }
 
@@ -145,8 +167,7 @@ void Stream::on_slow() {
   if (!open || x_.hedges >= policy.hedge_at_most->value) return;
   if (!request_ended_) return hedge_timer_.start(after);
   x_.replayable = body_kept_;
-  Endpoint* const other =
-      runtime_->service.choose(x_.target->subset, {tried_.data(), tried_count_}, worker_.random());
+  Endpoint* const other = choose_endpoint();
   if (other == nullptr || was_tried(*other) || !x_.target->chain.on_slow(x_, *this)) return;
   ++x_.hedges;
   worker_.metrics_ref().event(x_.target->service_label, Event::kHedgeSent);
@@ -275,6 +296,7 @@ void Stream::upstream_interim(UpstreamTry& attempt) {
 void Stream::upstream_head(UpstreamTry& attempt, bool last) {
   touch();
   attempt.trace().head_ns = worker_.loop().now_ns();
+  attempt.trace().status = attempt.head().status;
   x_.grpc_status = x_.is_grpc && last ? grpc_status_of(attempt.head().headers) : -1;
   const bool failure = attempt.head().status >= 500 || x_.grpc_status > 0;
   if (failure && another(attempt) != nullptr) {  // that one may do better

@@ -20,7 +20,7 @@ UpstreamPool::Got UpstreamTry::begin(UpstreamPool& pool, Endpoint& endpoint, Att
   endpoint_ = &endpoint;
   trace_ = &trace;
   sent = ended = held_ = false;
-  ++endpoint.active;
+  owner_.try_began(endpoint);
   fresh_only = fresh;
   Lease lease;
   const UpstreamPool::Got got = pool.acquire(*this, lease);
@@ -35,10 +35,9 @@ UpstreamPool::Got UpstreamTry::begin(UpstreamPool& pool, Endpoint& endpoint, Att
 void UpstreamTry::end(Reason reason) {
   if (trace_ == nullptr) return;
   per_try_.stop();
-  --endpoint_->active;
   Attempt* const trace = std::exchange(trace_, nullptr);
   trace->result = reason;
-  owner_.try_ended(*trace);
+  owner_.try_ended(*endpoint_, *trace);
 }
 
 void UpstreamTry::drop(ResetCode code) {

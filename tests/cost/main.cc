@@ -152,8 +152,8 @@ class Proxy {
     const config::Config& config = *loaded.config;
     snapshot_ = Snapshot::compile(loaded.config, 1);
     Shared shared;
-    for (std::size_t i = 0; i < config.services.size(); ++i)
-      shared.services.push_back(std::make_shared<ServiceShared>());
+    for (const config::Service& service : config.services)
+      shared.services.push_back(std::make_shared<ServiceShared>(service));
     for (std::size_t i = 0; i < config.listeners.size(); ++i)
       shared.listeners.push_back(std::make_shared<ListenerShared>());
     std::string why;

@@ -68,12 +68,14 @@ std::string describe(const Service& service) {
   std::ostringstream out;
   const ServiceLimits& l = service.limits;
   out << "service " << service.name << " protocol " << static_cast<int>(service.protocol)
-      << " balance " << static_cast<int>(service.balance) << " limits " << l.connections.value
-      << ' ' << l.pending.value << ' ' << text(l.pending_time.value) << ' ' << l.requests.value
-      << ' ' << l.retries.value << " connect " << text(service.connect.value) << " idle "
-      << text(service.idle.value) << '\n';
+      << " balance " << balance_text(service) << " slow " << text(service.slow_start) << " zone "
+      << service.near_zone << " limits " << l.connections.value << ' ' << l.pending.value << ' '
+      << text(l.pending_time.value) << ' ' << l.requests.value << ' ' << l.retries.value
+      << " connect " << text(service.connect.value) << " idle " << text(service.idle.value) << '\n';
   for (const Endpoint& endpoint : service.endpoints) {
-    out << "  endpoint " << endpoint.address.to_string() << " weight " << endpoint.weight;
+    out << "  endpoint " << endpoint.address.to_string() << " weight " << endpoint.weight
+        << " priority " << endpoint.priority << " zone " << endpoint.zone << " health "
+        << static_cast<int>(endpoint.health);
     for (const auto& [key, value] : endpoint.labels) out << ' ' << key << '=' << value;
     out << '\n';
   }
@@ -138,6 +140,7 @@ std::string describe(const Policy& policy) {
 std::string describe(const Config& config) {
   std::ostringstream out;
   out << "workers " << (config.workers ? std::to_string(*config.workers) : "auto") << '\n';
+  out << "zone " << config.zone << '\n';
   for (const Listener& listener : config.listeners) out << describe(listener);
   for (const Service& service : config.services) out << describe(service);
   for (const Route& route : config.routes) {

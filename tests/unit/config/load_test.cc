@@ -53,6 +53,38 @@ TEST(Load, TheFourLinesOfTheSmallestFile) {
   EXPECT_FALSE(config->admin.written);
 }
 
+TEST(Load, HowAServiceIsBalanced) {
+  const auto config = good(
+      "outrider: v1\nlisten: 8080\nzone: b\ndefaults: { service: { balance: random, zone_aware: "
+      "true } }\nservices:\n  web: 3000\n  api:\n    endpoints: [{ address: 8000, zone: b, "
+      "priority: "
+      "2, health: draining }, { address: 8001, health: healthy }]\n    balance: maglev(cookie "
+      "sid)\n"
+      "    slow_start: 30s\n    zone_aware: false\nroutes: [{ to: web }, { to: api, match: /a "
+      "}]\n");
+  EXPECT_EQ(balance_text(config->services[0]), "random");
+  EXPECT_EQ(config->services[0].near_zone, "b");
+  EXPECT_EQ(config->services[0].slow_start.count(), 0);
+  const Service& api = config->services[1];
+  EXPECT_EQ(api.balance, Balance::kMaglev);
+  EXPECT_EQ(balance_text(api), "maglev(cookie sid)");
+  EXPECT_EQ(api.near_zone, "");
+  EXPECT_EQ(api.slow_start, Millis{30'000});
+  EXPECT_EQ(api.endpoints[0].zone, "b");
+  EXPECT_EQ(api.endpoints[0].priority, 2U);
+  EXPECT_EQ(api.endpoints[0].health, Health::kDraining);
+  EXPECT_EQ(api.endpoints[1].health, Health::kHealthy);
+}
+
+TEST(Load, BalancingThatCanHaveNoEffectIsAWarning) {
+  EXPECT_EQ(
+      warnings("outrider: v1\nlisteners: { db: { address: 5432, protocol: tcp, to: db } }\n"
+               "services:\n  db: { endpoints: 5433, protocol: tcp, balance: hash(header x-user) }"
+               "\n  ip: { endpoints: 5433, protocol: tcp, balance: hash(client.ip), zone_aware: "
+               "true }\n"),
+      "no-effect services.db.balance\nno-effect services.ip.zone_aware\n");
+}
+
 TEST(Load, DefaultsAreThoseOfTheContract) {
   const auto config = routes("routes: [{ to: web }]");
   const Policy& policy = config->routes[0].policies[0];

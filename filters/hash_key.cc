@@ -1,0 +1,33 @@
+// See hash_key.h.
+#include "filters/hash_key.h"
+
+#include "discovery/hash.h"
+#include "filters/chain.h"
+
+namespace outrider {
+
+HashKey::HashKey(const config::RequestPart& part)
+    : part_{{},
+            true,
+            part.kind,
+            part.kind == config::VariableKind::kHeader ? header_id(part.name) : HeaderId::kUnknown,
+            part.name} {}
+
+std::optional<std::uint64_t> HashKey::of(const Exchange& x) const {
+  Scratch scratch;
+  const std::string_view key = value_of(part_, x, scratch).text;
+  if (key.empty()) return std::nullopt;
+  return keyed_hash(key, 0, 0);
+}
+
+Aim aim_of(const Exchange& x) {
+  Aim aim{.session = x.session};
+  const std::optional<HashKey>& of = x.target->hash_key;
+  if (!of) return aim;
+  const std::optional<std::uint64_t> key = of->of(x);
+  aim.has_key = key.has_value();
+  aim.key = key.value_or(0);
+  return aim;
+}
+
+}  // namespace outrider
