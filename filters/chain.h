@@ -73,6 +73,13 @@ class Chain {
       done_;
 };
 
+// Where copies of requests go.
+struct MirrorTarget {
+  std::uint32_t service = 0;  // index in Config::services
+  std::int32_t subset = -1;
+  double share = 0;  // of the requests; 0: none
+};
+
 struct CompiledTarget {
   const config::Target* target = nullptr;  // null for redirect and respond
   const config::Policy* policy = nullptr;
@@ -80,6 +87,7 @@ struct CompiledTarget {
   std::int32_t subset = -1;   // index in the service's subsets, in name order; -1: all endpoints
   std::uint32_t weight = 1;
   std::uint32_t service_label = 0;  // metrics labels
+  MirrorTarget mirror;
   std::optional<HashKey> hash_key;  // where the service balances by one
   Chain chain;
 };

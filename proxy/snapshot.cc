@@ -48,6 +48,12 @@ void compile_route(const config::Config& config, const ServiceIndex& services,
           service->balance == config::Balance::kMaglev)
         target.hash_key.emplace(service->balance_key);
     }
+    if (const auto& mirror = target.policy->mirror; mirror && mirror->value.share > 0) {
+      const config::Target& to = mirror->value.target;
+      target.mirror.service = services.at(to.service);
+      target.mirror.subset = subset_index(config.services[target.mirror.service], to.subset);
+      target.mirror.share = mirror->value.share;
+    }
     target.chain = Chain(FilterContext{config, route, *target.policy, service, service != nullptr});
   }
 }

@@ -229,6 +229,7 @@ Stream::Next Stream::done() {
   for (Timer* timer : {&total_timer_, &hedge_timer_, &head_timer_, &idle_timer_, &watch_timer_})
     timer->stop();
   end_tries(x_.reason);
+  send_mirror();
   x_.ended_ns = worker_.loop().now_ns();
   if (x_.target != nullptr && x_.request.version != Version::kTcp) x_.target->chain.on_done(x_);
   if (counted_request_) give_back(runtime_->service.shared().requests);
@@ -322,6 +323,7 @@ void Stream::forward_body(std::string_view bytes, bool last) {
     hold_client(body_.size() > limits::kHighWater);
     return;
   }
+  if (last) send_mirror();
   upstream->send_body(bytes, last);
   if (upstream->queued() > limits::kHighWater) hold_client(true);
 }
@@ -335,8 +337,7 @@ void Stream::on_passed(std::size_t bytes) {
 // While there is no lease everything is kept; after that only as much as a retry may cost.
 void Stream::keep_for_retry(std::string_view bytes) {
   const bool sending = live_->stream() != nullptr && !awaits_upgrade();
-  if (sending && (x_.response_started ||
-                  body_.size() + bytes.size() > x_.target->policy->retry_buffer->value)) {
+  if (sending && (x_.response_started || body_.size() + bytes.size() > kept_bytes())) {
     drop_kept_body();
     return;
   }
@@ -357,6 +358,7 @@ void Stream::on_trailers(Headers& trailers) {
 
 void Stream::send_up(Headers& trailers) {
   trailers_ = &trailers;
+  send_mirror();
   if (live_->stream() != nullptr)
     live_->stream()->send_trailers(trailers);
   else if (step_ == Step::kRequest)

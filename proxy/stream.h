@@ -120,6 +120,10 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void send_request(UpstreamTry& attempt);
   void send_kept_body(UpstreamTry& attempt);
   void drop_kept_body();
+  std::size_t kept_bytes() const;
+  bool replayable() const;
+  void draw_mirror();
+  void send_mirror();
   bool wants_another();
   void accept_head(bool last);
   bool take_upgrade(const CompiledTarget& target);
@@ -189,6 +193,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   bool request_broken_ = false;
   bool stale_retried_ = false;
   bool fresh_ = false;
+  bool mirrored_ = false;   // a copy is due when all of the request is here
   bool head_held_ = false;  // of a unary gRPC call, until its trailers tell how it went
   bool client_held_ = false;
   bool sent_ = false;            // the client's half is with the kernel

@@ -7,6 +7,7 @@
 #include "filters/local_reply.h"
 #include "filters/session.h"
 #include "proxy/downstream.h"
+#include "proxy/mirror.h"
 #include "proxy/stream.h"
 #include "proxy/worker.h"
 
@@ -166,7 +167,7 @@ void Stream::on_slow() {
                     !interim_sent_ && client_ != nullptr;
   if (!open || x_.hedges >= policy.hedge_at_most->value) return;
   if (!request_ended_) return hedge_timer_.start(after);
-  x_.replayable = body_kept_;
+  x_.replayable = replayable();
   Endpoint* const other = choose_endpoint();
   if (other == nullptr || was_tried(*other) || !x_.target->chain.on_slow(x_, *this)) return;
   ++x_.hedges;
@@ -247,7 +248,28 @@ void Stream::send_request(UpstreamTry& attempt) {
   attempt.stream()->send_request(x_.request, bodyless);
   x_.request.target = as_came;
   if (awaits_upgrade() || awaits_continue_) start_head_timer();
+  if (x_.target->mirror.share > 0 && x_.attempts == 1 && !fresh_) draw_mirror();
   if (!bodyless && !awaits_upgrade()) send_kept_body(attempt);
+}
+
+bool Stream::replayable() const {
+  return body_kept_ && !interim_sent_ && body_.size() <= x_.target->policy->retry_buffer->value;
+}
+
+// As the first try's head left, so does the copy's; its body follows when all of it is here.
+void Stream::draw_mirror() {
+  const double draw = static_cast<double>(worker_.random().next() >> 11) * 0x1p-53;
+  if (!x_.request.upgrade.empty() || draw >= x_.target->mirror.share) return;
+  mirrored_ = true;
+  if (request_ended_) send_mirror();
+}
+
+void Stream::send_mirror() {
+  if (!std::exchange(mirrored_, false)) return;
+  if (body_kept_ && request_ended_)
+    Mirror::send(worker_, x_, x_.target->mirror, body_);
+  else
+    worker_.metrics_ref().event(x_.route->route_label, Event::kMirrorDropped);
 }
 
 void Stream::send_kept_body(UpstreamTry& attempt) {
@@ -258,8 +280,14 @@ void Stream::send_kept_body(UpstreamTry& attempt) {
     upstream.send_trailers(*trailers_);
   else if (last && body_.empty())
     upstream.send_body({}, true);
-  if (x_.tunnel || body_.size() > x_.target->policy->retry_buffer->value) drop_kept_body();
+  if (x_.tunnel || body_.size() > kept_bytes()) drop_kept_body();
   hold_client(upstream.queued() > limits::kHighWater);
+}
+
+// Of the request's body, while it is sent: for a further try, and for the copy.
+std::size_t Stream::kept_bytes() const {
+  const std::size_t own = x_.target->policy->retry_buffer->value;
+  return mirrored_ ? std::max(own, limits::kMirrorBytes) : own;
 }
 
 void Stream::drop_kept_body() {
@@ -324,7 +352,7 @@ void Stream::upstream_head(UpstreamTry& attempt, bool last) {
 // Whether what has come so far is a failure that is tried again; it is not yet the client's.
 bool Stream::wants_another() {
   if (x_.response.status < 400 && x_.grpc_status <= 0) return false;
-  x_.replayable = body_kept_ && !interim_sent_;
+  x_.replayable = replayable();
   const Error asks{Reason::kOk, Origin::kUpstream, false};
   if (x_.target->chain.on_attempt_failed(x_, asks, *this) != Verdict::kPause) return false;
   head_held_ = false;
@@ -467,7 +495,7 @@ void Stream::attempt_failed(UpstreamTry& attempt, const Error& error, std::strin
   head_timer_.stop();
   hedge_timer_.stop();
   head_held_ = false;
-  x_.replayable = body_kept_ && !interim_sent_;
+  x_.replayable = replayable();
   fresh_ = false;
   if (!x_.response_started && client_ != nullptr) {
     if (x_.request.version != Version::kTcp) {

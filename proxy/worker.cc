@@ -10,6 +10,7 @@
 #include "proxy/downstream.h"
 #include "proxy/h2_memory.h"
 #include "proxy/listener.h"
+#include "proxy/mirror.h"
 #include "proxy/stream.h"
 
 namespace outrider {
@@ -103,6 +104,7 @@ Worker::~Worker() {
 void Worker::shut_down() {
   cut_streams_ = open_streams_;
   for (const auto& listener : listeners_) listener->close_all();
+  while (mirrors_.linked()) static_cast<Mirror&>(*mirrors_.next).end(Event::kMirrorFailed);
   for (const auto& service : services_) service->close_all();
   loop_.settle();
 }
@@ -169,6 +171,16 @@ void Worker::log(const Exchange& x) {
 void* Worker::stream_memory() { return stream_blocks_.get(); }
 
 void Worker::give_back_stream_memory(void* memory) { stream_blocks_.put(memory); }
+
+void Worker::add(Mirror& mirror) {
+  mirror.insert_before(mirrors_);
+  ++mirror_count_;
+}
+
+void Worker::remove(Mirror& mirror) {
+  mirror.unlink();
+  --mirror_count_;
+}
 
 void Worker::turn_ended() {
   if (access_log_ != nullptr) access_log_->hand_over();

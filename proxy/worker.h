@@ -25,6 +25,7 @@
 namespace outrider {
 
 class Listener;
+class Mirror;
 struct BoundSocket;
 class Stream;
 
@@ -116,6 +117,9 @@ class Worker {
   void* stream_memory();
   void give_back_stream_memory(void* memory);
   std::size_t open_streams_ = 0;
+  std::size_t mirrors() const { return mirror_count_; }
+  void add(Mirror& mirror);
+  void remove(Mirror& mirror);
   void client_came() { clients_peak_ = std::max(clients_peak_, ++clients_); }
   void client_left() { --clients_; }
   std::size_t cut_streams_ = 0;
@@ -139,6 +143,8 @@ class Worker {
   std::unique_ptr<AccessLog> access_log_;
   std::vector<std::unique_ptr<ServiceRuntime>> services_;
   std::vector<std::unique_ptr<Listener>> listeners_;
+  ListNode mirrors_;  // of Mirror
+  std::size_t mirror_count_ = 0;
   Timer trim_timer_;
   std::size_t clients_ = 0;
   std::size_t clients_peak_ = 0;  // since the last trim()
