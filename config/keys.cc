@@ -179,7 +179,6 @@ constexpr Key kKeys[] = {
   later(S_, "fault"),                                                                              \
   later(S_, "limit"),                                                                              \
   later(S_, "cors"),                                                                               \
-  later(S_, "compress"),                                                                           \
   map(S_, "body", S::kBody, "Bounds of the request's body."),                                      \
   plain(S_, "upgrade", T::kTexts, "Protocols that a connection may switch to; [] is none."),       \
   word(S_, "when_empty", "spill|fail",                                                             \
@@ -189,9 +188,7 @@ constexpr Key kKeys[] = {
   later(S_, "jwt"),                                                                                \
   later(S_, "auth"),                                                                               \
   later(S_, "basic"),                                                                              \
-  later(S_, "api_key"),                                                                            \
-  later(S_, "grpc_web"),                                                                           \
-  later(S_, "buffer")
+  later(S_, "api_key")
     // clang-format on
 
     POLICY_KEYS(S::kPolicy),

@@ -81,6 +81,11 @@ inline constexpr std::size_t kMirrored = 100;           // copies on their way, 
 inline constexpr Millis kMirrorTime = 30s;
 inline constexpr std::size_t kRespondBytes = 1024 * 1024;
 inline constexpr int kMaxHops = 10;
+inline constexpr std::uint64_t kMaxBuffer = 1024 * 1024 * 1024;  // of memory, for each request
+inline constexpr std::uint64_t kCompressBytes = 1024;            // less hardly fills a packet more
+inline constexpr Millis kCompressWait = 10ms;  // bytes wait for more of their body, not to be seen
+inline constexpr unsigned kCompressing =
+    256;  // encoders of one worker; each takes up to 2 MiB, so this is what they all may take
 
 // Back-pressure: above high the source is held, below low it goes on.
 inline constexpr std::size_t kHighWater = 64 * 1024;

@@ -71,6 +71,9 @@ constexpr std::string_view kMirrored = "outrider_mirrored";
 constexpr std::string_view kMirroredHelp = "Copies of requests, by what became of them.";
 constexpr std::string_view kHedges = "outrider_hedges";
 constexpr std::string_view kHedgesHelp = "Second tries beside a slow first, and those that won.";
+constexpr std::string_view kCompressed = "outrider_compressed";
+constexpr std::string_view kCompressedHelp =
+    "Responses compressed here, by coding; busy: none, as too many were being compressed.";
 // One family's rows stand together.
 constexpr EventRow kEvents[] = {
     {kObserved, kObservedHelp, "route", "policy", "allow"},
@@ -84,6 +87,10 @@ constexpr EventRow kEvents[] = {
     {kMirrored, kMirroredHelp, "route", "result", "dropped"},
     {kHedges, kHedgesHelp, "service", "result", "sent"},
     {kHedges, kHedgesHelp, "service", "result", "won"},
+    {kCompressed, kCompressedHelp, "route", "coding", "br"},
+    {kCompressed, kCompressedHelp, "route", "coding", "zstd"},
+    {kCompressed, kCompressedHelp, "route", "coding", "gzip"},
+    {kCompressed, kCompressedHelp, "route", "coding", "busy"},
 };
 static_assert(std::size(kEvents) == static_cast<std::size_t>(Event::kCount));
 static_assert(std::size(kAttemptResults) == static_cast<std::size_t>(AttemptResult::kCount));

@@ -76,6 +76,10 @@ enum class Event : std::uint8_t {
   kMirrorDropped,
   kHedgeSent,
   kHedgeWon,
+  kCompressedBr,
+  kCompressedZstd,
+  kCompressedGzip,
+  kCompressBusy,
   kCount
 };
 

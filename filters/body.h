@@ -16,6 +16,7 @@ class BodyFlow {
  public:
   virtual void on_body(std::string_view bytes, bool last) = 0;  // `bytes` may be empty when `last`
   virtual void on_trailers(Headers& trailers) = 0;              // in place of a `last`
+  virtual void on_flush() {}  // let out what is held back; asked for by StreamControl::flush_after
 
  protected:
   ~BodyFlow() = default;
@@ -25,6 +26,7 @@ class BodyFilter : public BodyFlow {
  public:
   virtual ~BodyFilter() = default;
   void on_trailers(Headers& trailers) override { next().on_trailers(trailers); }
+  void on_flush() override { next().on_flush(); }
 
  protected:
   BodyFlow& next() { return *next_; }

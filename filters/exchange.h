@@ -129,7 +129,7 @@ struct Exchange {
   bool tunnel = false;
   bool response_started = false;  // a byte of the response head left for the client
   bool request_complete = false;
-  bool response_complete = false;  // no body follows the response's head
+  bool response_complete = false;  // no body follows the response's head, unless a filter says so
   std::uint64_t bytes_in = 0;      // body bytes from the client
   std::uint64_t bytes_out = 0;     // body bytes to the client
   std::uint64_t started_ns = 0;    // monotonic

@@ -41,6 +41,8 @@ class StreamControl {
   // Takes a place under limits.retries, for the whole exchange; else why not, in words.
   virtual std::string_view may_retry(Millis delay) = 0;
   virtual void retry_after(Millis delay) = 0;  // in kAttemptFailed with kPause: attempt again then
+  // From a BodyFilter of the response: its on_flush() then.
+  virtual void flush_after(Millis delay) = 0;
   // From a BodyFilter: the exchange cannot go on.
   virtual void fail(const Error& error, std::string_view words) = 0;
 

@@ -6,11 +6,14 @@
 // config.md §3 fixes the order. What comes before routing (trust, the listener's limits) and the
 // choice of an endpoint are no filters: forwarded.h, proxy/.
 #define OUTRIDER_FILTERS(FILTER)                                                                 \
+  FILTER(grpc_web)  /* all others see gRPC */                                                    \
+  FILTER(buffer)    /* once it is clear that the request goes on */                              \
   FILTER(forwarded) /* what the upstream learns about the client; sees the request as it came */ \
   FILTER(session)   /* which endpoint a cookie names; header edits may take it away */           \
   FILTER(rewrite)   /* path and host */                                                          \
   FILTER(header_edits) /* after rewrite, before the first attempt */                             \
-  FILTER(retry)        /* after each failed attempt */
+  FILTER(retry)        /* after each failed attempt */                                           \
+  FILTER(compress)     /* the response's bytes as they came */
 
 namespace outrider {
 

@@ -140,6 +140,7 @@ class NoControl final : public StreamControl {
   void fail(const Error&, std::string_view) override {}
   std::string_view may_retry(Millis) override { return {}; }
   void retry_after(Millis) override {}
+  void flush_after(Millis) override {}
 };
 
 // Takes the head that the codec reads into the exchange, or its refusal.

@@ -40,7 +40,8 @@ Stream::Stream(Downstream& owner, CodecStream& client)
       head_timer_(worker_.loop(), call_member<&Stream::on_head_timeout, Stream>, this),
       hedge_timer_(worker_.loop(), call_member<&Stream::on_slow, Stream>, this),
       idle_timer_(worker_.loop(), call_member<&Stream::on_idle_timeout, Stream>, this),
-      watch_timer_(worker_.loop(), call_member<&Stream::on_watch, Stream>, this) {
+      watch_timer_(worker_.loop(), call_member<&Stream::on_watch, Stream>, this),
+      flush_timer_(worker_.loop(), call_member<&Stream::on_flush, Stream>, this) {
   x_.started_ns = worker_.loop().now_ns();
   x_.request.scheme = x_.client.scheme();
   last_moved_ms_ = worker_.loop().now_ms();
@@ -76,7 +77,7 @@ Stream::Next Stream::request() {
     const Verdict verdict = x_.target->chain.on_request(x_, *this, request_position_);
     if (x_.is_grpc != was_grpc) start_timers();
     if (verdict == Verdict::kPause) {
-      paused_ = x_.whole_request == nullptr;
+      paused_ = x_.whole_request == nullptr || request_ended_;
       if (!paused_) take_whole_request();
       return Next::kWait;
     }
@@ -88,6 +89,7 @@ Stream::Next Stream::request() {
 
 // A filter wants all of the body before anything is sent.
 void Stream::take_whole_request() {
+  hold_client(false);
   if (!awaits_continue_) return;
   x_.request.expects_continue = false;
   ResponseHead& interim = x_.response;
@@ -208,6 +210,7 @@ Stream::Next Stream::answer() {
   else
     answer_body_ = answer_route(x_, *x_.route);
   x_.response_complete = answer_body_.empty() || x_.request.method == Method::kHead;
+  x_.response_body.clear();  // what filters put there was for the response that this one replaces
   if (x_.target != nullptr) x_.target->chain.on_response(x_, *this, response_position_);
   x_.response_started = true;
   hold_client(false);
@@ -226,7 +229,8 @@ Stream::Next Stream::answer() {
 Stream::Next Stream::done() {
   if (logged_) return Next::kWait;
   logged_ = true;
-  for (Timer* timer : {&total_timer_, &hedge_timer_, &head_timer_, &idle_timer_, &watch_timer_})
+  for (Timer* timer :
+       {&total_timer_, &hedge_timer_, &head_timer_, &idle_timer_, &watch_timer_, &flush_timer_})
     timer->stop();
   end_tries(x_.reason);
   send_mirror();
@@ -308,7 +312,6 @@ void Stream::send_up(std::string_view bytes, bool last) {
            x_.arena.concat("the body is larger than ", knob("buffer", *x_.whole_request)));
       return;
     }
-    if (last) x_.request.content_length = body_.size();
   } else {
     forward_body(bytes, last);
   }
@@ -430,6 +433,10 @@ void Stream::resume() {
 }
 
 void Stream::resume_after(Millis delay) { head_timer_.start(delay); }
+
+void Stream::flush_after(Millis delay) { flush_timer_.start(delay); }
+
+void Stream::on_flush() { x_.response_body.into(to_client_).on_flush(); }
 
 void Stream::fail(const Error& error, std::string_view words) {
   give_up(error, words);

@@ -95,6 +95,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void resume_after(Millis delay) override;
   std::string_view may_retry(Millis delay) override;
   void retry_after(Millis delay) override;
+  void flush_after(Millis delay) override;
   void fail(const Error& error, std::string_view words) override;
 
   // A try beside the first one.
@@ -120,6 +121,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void send_request(UpstreamTry& attempt);
   void send_kept_body(UpstreamTry& attempt);
   void drop_kept_body();
+  std::size_t replay_limit() const;
   std::size_t kept_bytes() const;
   bool replayable() const;
   void draw_mirror();
@@ -149,6 +151,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void on_head_timeout();
   void on_idle_timeout();
   void on_watch();
+  void on_flush();
   void watch_client();
 
   Downstream& owner_;
@@ -166,7 +169,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   Headers* trailers_ = nullptr;  // the request's
   std::string_view answer_body_;
 
-  Timer total_timer_, head_timer_, hedge_timer_, idle_timer_, watch_timer_;
+  Timer total_timer_, head_timer_, hedge_timer_, idle_timer_, watch_timer_, flush_timer_;
   std::uint64_t last_moved_ms_ = 0;
   std::uint64_t body_began_ms_ = 0;
   std::uint64_t body_moved_ms_ = 0;

@@ -245,6 +245,8 @@ void Stream::send_request(UpstreamTry& attempt) {
   if (!unchanged && x_.path != "*" && x_.request.version != Version::kTcp)
     x_.request.target = x_.arena.concat(x_.path_out, x_.query);
   const bool bodyless = request_ended_ && body_.empty() && trailers_ == nullptr;
+  if (x_.whole_request != nullptr && !ended_with_head_ && trailers_ == nullptr)
+    x_.request.content_length = body_.size();
   attempt.stream()->send_request(x_.request, bodyless);
   x_.request.target = as_came;
   if (awaits_upgrade() || awaits_continue_) start_head_timer();
@@ -253,7 +255,7 @@ void Stream::send_request(UpstreamTry& attempt) {
 }
 
 bool Stream::replayable() const {
-  return body_kept_ && !interim_sent_ && body_.size() <= x_.target->policy->retry_buffer->value;
+  return body_kept_ && !interim_sent_ && body_.size() <= replay_limit();
 }
 
 // As the first try's head left, so does the copy's; its body follows when all of it is here.
@@ -284,10 +286,15 @@ void Stream::send_kept_body(UpstreamTry& attempt) {
   hold_client(upstream.queued() > limits::kHighWater);
 }
 
+// What a filter has held back is kept for a further try, too.
+std::size_t Stream::replay_limit() const {
+  const std::size_t held = x_.whole_request != nullptr ? x_.whole_request->value : 0;
+  return std::max(held, x_.target->policy->retry_buffer->value);
+}
+
 // Of the request's body, while it is sent: for a further try, and for the copy.
 std::size_t Stream::kept_bytes() const {
-  const std::size_t own = x_.target->policy->retry_buffer->value;
-  return mirrored_ ? std::max(own, limits::kMirrorBytes) : own;
+  return mirrored_ ? std::max(replay_limit(), limits::kMirrorBytes) : replay_limit();
 }
 
 void Stream::drop_kept_body() {
@@ -394,13 +401,15 @@ void Stream::accept_head(bool last) {
     body_.clear();
   }
   body_kept_ = false;
+  if (x_.request.version == Version::kTcp) x_.response_complete = last;
   x_.response_started = true;
-  response_ended_ = last;
-  client_->send_response(x_.response, last);
+  response_ended_ = x_.response_complete;
+  client_->send_response(x_.response, x_.response_complete);
   const bool as_it_comes = x_.request_body.empty() && x_.response_body.empty();
   if (!last && as_it_comes && x_.request.version != Version::kHttp2)
     owner_.link(live_->connection());
   if (upgraded && (request_ended_ || !body_.empty())) send_kept_body(*live_);
+  if (last && !response_ended_) x_.response_body.into(to_client_).on_body({}, true);
   if (last) advance();
 }
 

@@ -1,10 +1,13 @@
-// Beside the codecs the only file that includes llhttp and nghttp2: for their version numbers
-// alone.
+// Beside the codecs and the encoders the only file that includes their libraries: for their version
+// numbers alone.
 #include "proxy/version.h"
 
+#include <brotli/encode.h>
 #include <llhttp.h>
 #include <nghttp2/nghttp2.h>
 #include <uv.h>
+#include <zlib.h>
+#include <zstd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -32,6 +35,10 @@ std::string version_text() {
                                NLOHMANN_JSON_VERSION_PATCH));
   line("yaml-cpp", kYamlCppVersion);
   line("re2", kRe2Version);
+  line("zlib", zlibVersion());
+  const auto brotli = static_cast<int>(BrotliEncoderVersion());  // 0xMMmmmppp
+  line("brotli", dotted(brotli >> 24, brotli >> 12 & 0xfff, brotli & 0xfff));
+  line("zstd", ZSTD_versionString());
   line("compiler", __VERSION__);
   return text;
 }

@@ -178,7 +178,8 @@ TEST(CommandLine, WordsTooManyAndTooFewAreUsageErrors) {
 TEST(CommandLine, TheVersionNamesItsLibraries) {
   const CommandResult result = run_outrider({"--version"});
   EXPECT_EQ(result.exit_code, 0);
-  for (const char* library : {"\nyaml-cpp ", "\nre2 ", "\nnghttp2 "})
+  for (const char* library :
+       {"\nyaml-cpp ", "\nre2 ", "\nnghttp2 ", "\nzlib ", "\nbrotli ", "\nzstd "})
     EXPECT_THAT(result.out, HasSubstr(library));
   EXPECT_THAT(result.out, Not(HasSubstr("unknown\n")));
 }

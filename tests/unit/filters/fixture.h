@@ -60,6 +60,7 @@ inline config::Match match_of(const std::string& path) {
 struct Driver final : StreamControl {
   void resume() override { resumed = true; }
   void resume_after(Millis wait) override { delay = wait; }
+  void flush_after(Millis wait) override { flush = wait; }
   void fail(const Error& error, std::string_view) override { failed = error.reason; }
   std::string_view may_retry(Millis) override {
     return retries_allowed ? "" : "limits.retries of the service are in flight";
@@ -68,6 +69,7 @@ struct Driver final : StreamControl {
   bool retries_allowed = true;
   bool resumed = false;
   std::optional<Millis> delay;
+  std::optional<Millis> flush;
   std::optional<Reason> failed;
 };
 
