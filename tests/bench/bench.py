@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import balance
 import cells
 import curves
 import machine
@@ -198,6 +199,14 @@ def cmd_curves(args: argparse.Namespace) -> None:
     args.out.with_suffix(".svg").write_text(curves.picture(data))
 
 
+def cmd_balance(args: argparse.Namespace) -> None:
+    need_tools()
+    data = dict(started=now(), machine=machine.facts(), **balance.measure(args), finished=now())
+    print(balance.table(data))
+    if args.json:
+        write_json(args.json, data, "runs")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -230,6 +239,12 @@ def main() -> None:
     choice(syscalls, "all", "h1-h1-small")
     syscalls.add_argument("--seconds", type=int, default=2)
     choice(command("render", cmd_render, "print the configurations"), "all", "h1-h1-small")
+    spread = command("balance", cmd_balance, "ten endpoints, one slow: latencies; prints Markdown")
+    choice(spread, "outrider,nginx,haproxy,envoy", "")
+    spread.add_argument("--rate", type=int, default=1500, help="requests a second")
+    spread.add_argument("--rounds", type=int, default=5)
+    spread.add_argument("--seconds", type=int, default=10, help="of each run")
+    spread.add_argument("--json", type=Path, metavar="FILE", help="also write every run there")
     growth = command("curves", cmd_curves, "how cost grows; tables, JSON and a picture")
     choice(growth, "outrider", "")
     growth.add_argument("--only", metavar="NAME,…", help=f"of {', '.join(curves.names())}")

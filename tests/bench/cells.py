@@ -45,6 +45,7 @@ class Cell:
     routes: int = 0         # prefix routes beside the one for everything; the middle one is hit
     services: int = 0       # services beside the one for everything, one a route
     endpoints: int = 1      # of the service that is hit
+    balance: str = ""       # how endpoints are chosen, in the peer's own words
     upstream: int = 100000  # connections to the backend at most, where the peer can queue
     fields: tuple[str, ...] = ()    # further request header fields, "name: value"
 

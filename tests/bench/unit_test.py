@@ -8,6 +8,7 @@ import unittest
 import xml.etree.ElementTree
 from pathlib import Path
 
+import balance
 import cells
 import chart
 import curves
@@ -193,6 +194,27 @@ class Growth(unittest.TestCase):
     def test_axis(self) -> None:
         axis = chart.Axis([0.1, 1, 10, 100], 0, 300, True)
         self.assertEqual([axis.at(v) for v in (0, 1, 10, 100)], [0, 100, 200, 300])
+
+
+class Balance(unittest.TestCase):
+    def test_every_contender_renders(self) -> None:
+        names = dict(port=1, up_port=2, up_host="127.0.0.1", certs="C", work="W",
+                     endpoints=["127.0.0.1:2", "127.0.1.1:2"])
+        for name, policy in balance.CONTENDERS:
+            with self.subTest(peer=name, policy=policy):
+                text = "".join(peers.Peer(name).files(balance.cell_for(policy), names).values())
+                self.assertIn(policy, text)
+                self.assertIn("127.0.1.1", text)
+
+    def test_the_table_takes_the_middle_of_good_rounds(self) -> None:
+        def run(p99: float) -> dict[str, object]:
+            return {"peer": "a", "policy": "b", "p50_us": 2000, "p99_us": p99, "p99.9_us": 30000,
+                    "slow_share": 0.05}
+        rows = [run(4000), run(90000), run(5000), dict(peer="a", policy="b", invalid="no"),
+                dict(peer="c", policy="d", skip="not\ninstalled")]
+        text = balance.table(dict(runs=rows, rate=100))
+        self.assertIn("| a | b | 2.0 | 5.0 | 30.0 | 5.0% | 3 of 4 |", text)
+        self.assertIn("| c | d | – | – | – | – | not installed |", text)
 
 
 if __name__ == "__main__":
