@@ -78,9 +78,10 @@ template <class Settings>
 void show_settings(const void* settings, std::vector<ShownLeaf>& out) {
   const Key& key = Settings::kKey;
   std::size_t at = 0;
+  const bool whole = key.type == Type::kTextsOrMaps;  // a list is one leaf
   const auto one = [&](const auto& leaf) {
     std::string name(key.name);
-    if (!key.fields.empty()) name.append(".").append(key.fields[at++].name);
+    if (!whole && !key.fields.empty()) name.append(".").append(key.fields[at++].name);
     if (leaf) out.push_back({std::move(name), shown(leaf->value), leaf->mark});
   };
   std::apply([&](const auto&... leaf) { (one(leaf), ...); },

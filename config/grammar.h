@@ -28,6 +28,11 @@ Problem parse_size(std::string_view text, std::uint64_t& out);      // `64KiB` `
 Problem parse_percent(std::string_view text, double& out);          // `20%` is 0.2
 Problem parse_backoff(std::string_view text, Backoff& out);         // `25ms..250ms` `100ms`
 Problem parse_upload_rate(std::string_view text, UploadRate& out);  // `240B/s after 5s`
+struct Rate {
+  std::uint64_t count = 0;
+  Millis period{0};  // a second, a minute or an hour
+};
+Problem parse_rate(std::string_view text, Rate& out);  // `50/s` `600/m` `10/h`
 // `client.ip` `client.id` `header N` `query N` `cookie N`
 Problem parse_request_part(std::string_view text, RequestPart& out);
 struct BalanceChoice {
@@ -49,6 +54,18 @@ Problem parse_cidr(std::string_view text, Cidr& out);
 // `dns://…` and its like: where endpoints come from, rather than one.
 bool is_source(std::string_view text);
 Problem check_socket_path(std::string_view path);
+// Where proxies keep what they share: `redis://USER:PASSWORD@HOST:PORT/DATABASE?timeout=50ms`, all
+// but the host optional, or `redis+unix://USER:PASSWORD@/run/redis.sock`.
+struct StoreUrl {
+  Address address;
+  std::string user;
+  std::string password;  // empty: none is sent
+  std::uint32_t database = 0;
+  Millis timeout = limits::kStoreTimeout;  // of an answer
+  std::string name() const;                // without user and password
+  friend bool operator==(const StoreUrl&, const StoreUrl&) = default;
+};
+Problem parse_store_url(std::string_view text, StoreUrl& out);
 
 // Matches (grammar_match.cc).
 Problem parse_host(std::string_view text, HostMatch& out);

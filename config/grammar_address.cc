@@ -32,6 +32,26 @@ bool parse_ip(std::string_view text, bool v6, std::uint8_t* out) {
   return inet_pton(v6 ? AF_INET6 : AF_INET, std::string(text).c_str(), out) == 1;
 }
 
+constexpr std::uint16_t kRedisPort = 6379;
+constexpr std::int64_t kDatabases = 65535;
+
+// `%2F` as the byte it stands for; a `%` that begins no such pair is one.
+std::string unescaped(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned byte = 0;
+    const char* const pair = text.data() + i + 1;
+    if (text[i] == '%' && text.size() - i > 2 &&
+        std::from_chars(pair, pair + 2, byte, 16).ptr == pair + 2) {
+      out += static_cast<char>(byte);
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
 // A host as written: an IP address, or `localhost`, or a name, which is nobody's address yet.
 enum class Host : std::uint8_t { kIp, kName, kBad };
 
@@ -146,6 +166,64 @@ Problem parse_endpoint(std::string_view text, Address& out, EndpointScheme& sche
   }
   if (address.port == 0) return {"has port 0, to which nobody can connect", "out-of-range", {}};
   out = std::move(address);
+  return {};
+}
+
+std::string StoreUrl::name() const {
+  std::string name = address.to_string();
+  if (database != 0) name += "/" + std::to_string(database);
+  return name;
+}
+
+Problem parse_store_url(std::string_view text, StoreUrl& out) {
+  constexpr std::string_view kTcp = "redis://", kSocket = "redis+unix://", kTimeout = "timeout=";
+  if (text.starts_with("rediss://")) return {"is not supported yet: TLS to Redis", kNotYet, {}};
+  const bool socket = text.starts_with(kSocket);
+  if (!socket && !text.starts_with(kTcp))
+    return {
+        "is no store: write redis://HOST:PORT or redis+unix:///run/redis.sock", "bad-value", {}};
+  text.remove_prefix(socket ? kSocket.size() : kTcp.size());
+  StoreUrl url;
+  // A password may hold anything, so the last `@` ends it.
+  if (const std::size_t at = text.rfind('@'); at != std::string_view::npos) {
+    const std::string_view who = text.substr(0, at);
+    const std::size_t colon = who.find(':');
+    if (colon == std::string_view::npos)
+      return {"has a user without a password: write :PASSWORD@ or USER:PASSWORD@", "bad-value", {}};
+    url.user = unescaped(who.substr(0, colon));
+    url.password = unescaped(who.substr(colon + 1));
+    text.remove_prefix(at + 1);
+  }
+  if (const std::size_t mark = text.find('?'); mark != std::string_view::npos) {
+    const std::string_view option = text.substr(mark + 1);
+    if (!option.starts_with(kTimeout))
+      return {"has an unknown option: ?timeout=50ms is known", "bad-value", {}};
+    if (parse_duration(option.substr(kTimeout.size()), url.timeout) || url.timeout.count() == 0)
+      return {"has a timeout that is no duration: write ?timeout=50ms", "bad-value", {}};
+    text = text.substr(0, mark);
+  }
+  if (socket) {
+    if (!text.starts_with('/') || text.size() == 1)
+      return {"has no absolute path: write redis+unix:///run/redis.sock", "bad-value", {}};
+    url.address.kind = Address::Kind::kUnix;
+    url.address.path = text;
+    out = std::move(url);
+    return check_socket_path(out.address.path);
+  }
+  if (const std::size_t slash = text.find('/'); slash != std::string_view::npos) {
+    std::int64_t database = 0;
+    const std::string_view number = text.substr(slash + 1);
+    if (!number.empty() && parse_integer(number, 0, kDatabases, database))
+      return {"names no database: a number, as in redis://HOST:PORT/2", "bad-value", {}};
+    url.database = static_cast<std::uint32_t>(database);
+    text = text.substr(0, slash);
+  }
+  Host host = Host::kBad;
+  if (Problem problem = parse_host_port(text, kRedisPort, url.address, host)) return problem;
+  if (host == Host::kName)
+    return {"has a name, and names other than localhost are not supported yet", kNotYet, {}};
+  if (url.address.port == 0) return {"has port 0, to which nobody can connect", "out-of-range", {}};
+  out = std::move(url);
   return {};
 }
 

@@ -160,6 +160,24 @@ Problem parse_upload_rate(std::string_view text, UploadRate& out) {
   return {};
 }
 
+Problem parse_rate(std::string_view text, Rate& out) {
+  constexpr std::pair<std::string_view, Millis> kPeriods[] = {{"/s", 1s}, {"/m", 1min}, {"/h", 1h}};
+  const Problem no_rate{"is not a rate: write 50/s, 600/m or 10/h", "bad-value", {}};
+  const auto count = take_digits(text);
+  if (!count) return no_rate;
+  for (const auto& [name, period] : kPeriods) {
+    if (name != text) continue;
+    if (*count == 0) return {"lets nothing through: `deny` says that", "out-of-range", {}};
+    const auto seconds = static_cast<std::uint64_t>(period / 1s);
+    if (*count > limits::kMostPerSecond * seconds)
+      return {
+          "is above " + std::to_string(limits::kMostPerSecond) + " a second", "out-of-range", {}};
+    out = {*count, period};
+    return {};
+  }
+  return no_rate;
+}
+
 Problem parse_retry_on(std::string_view text, RetryWhen& out) {
   for (const auto& [name, bit] : kConditions) {
     if (name != text) continue;

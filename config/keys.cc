@@ -177,7 +177,6 @@ constexpr Key kKeys[] = {
   plain(S_, "retry", T::kRetryPolicy, "Further attempts; a number is how many.", S::kRetry),       \
   plain(S_, "hedge", T::kHedgePolicy, "A second attempt beside a slow one; a duration is when.", S::kHedge), \
   later(S_, "fault"),                                                                              \
-  later(S_, "limit"),                                                                              \
   later(S_, "cors"),                                                                               \
   map(S_, "body", S::kBody, "Bounds of the request's body."),                                      \
   plain(S_, "upgrade", T::kTexts, "Protocols that a connection may switch to; [] is none."),       \

@@ -87,6 +87,18 @@ inline constexpr Millis kCompressWait = 10ms;  // bytes wait for more of their b
 inline constexpr unsigned kCompressing =
     256;  // encoders of one worker; each takes up to 2 MiB, so this is what they all may take
 
+// Rate limits.
+inline constexpr std::size_t kLimitKeys =
+    100'000;  // that one limit keeps apart; the one used longest ago makes room for another
+inline constexpr std::size_t kRouteLimits = 8;  // in one list: each is asked for every request
+inline constexpr std::uint64_t kMostPerSecond = 1'000'000;  // a token then costs 1 µs
+inline constexpr Millis kStoreTimeout = 50ms;  // what a shared limit may add to a request
+inline constexpr Millis kStoreConnect = 1s;
+inline constexpr Millis kStoreRetry = 250ms;  // after a failure
+inline constexpr Millis kStorePing = 1s;      // when it has nothing to say, so that a loss is known
+inline constexpr std::size_t kStoreQueue = 1024;  // questions on their way, of one worker
+inline constexpr std::size_t kStoreReply = 4096;  // bytes; those we ask for are far shorter
+
 // Back-pressure: above high the source is held, below low it goes on.
 inline constexpr std::size_t kHighWater = 64 * 1024;
 inline constexpr std::size_t kLowWater = 16 * 1024;

@@ -74,6 +74,9 @@ constexpr std::string_view kHedgesHelp = "Second tries beside a slow first, and 
 constexpr std::string_view kCompressed = "outrider_compressed";
 constexpr std::string_view kCompressedHelp =
     "Responses compressed here, by coding; busy: none, as too many were being compressed.";
+constexpr std::string_view kSharedLimit = "outrider_shared_limit";
+constexpr std::string_view kSharedLimitHelp =
+    "Requests under a shared limit, by who decided: the store, or this proxy alone.";
 // One family's rows stand together.
 constexpr EventRow kEvents[] = {
     {kObserved, kObservedHelp, "route", "policy", "allow"},
@@ -91,6 +94,8 @@ constexpr EventRow kEvents[] = {
     {kCompressed, kCompressedHelp, "route", "coding", "zstd"},
     {kCompressed, kCompressedHelp, "route", "coding", "gzip"},
     {kCompressed, kCompressedHelp, "route", "coding", "busy"},
+    {kSharedLimit, kSharedLimitHelp, "route", "decided_by", "store"},
+    {kSharedLimit, kSharedLimitHelp, "route", "decided_by", "proxy"},
 };
 static_assert(std::size(kEvents) == static_cast<std::size_t>(Event::kCount));
 static_assert(std::size(kAttemptResults) == static_cast<std::size_t>(AttemptResult::kCount));

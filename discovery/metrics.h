@@ -80,6 +80,8 @@ enum class Event : std::uint8_t {
   kCompressedZstd,
   kCompressedGzip,
   kCompressBusy,
+  kLimitShared,
+  kLimitAlone,
   kCount
 };
 

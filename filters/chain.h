@@ -16,6 +16,8 @@
 
 namespace outrider {
 
+class LimitBook;  // filters/limit_book.h
+
 // What a filter is made from.
 struct FilterContext {
   const config::Config& config;
@@ -23,6 +25,7 @@ struct FilterContext {
   const config::Policy& policy;    // effective for this target
   const config::Service* service;  // null for redirect and respond
   bool forwards;                   // the route's action is `to`
+  LimitBook& limits;               // of this process
   template <class Settings>
   const Settings* told() const {
     return config::told<Settings>(policy);

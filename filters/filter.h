@@ -10,6 +10,9 @@
 
 namespace outrider {
 
+class LimitStore;  // filters/limit_store.h
+struct SharedStore;
+
 enum class Phase : std::uint8_t {
   kRequest = 1,        // once, after routing, before the first attempt
   kAttempt = 2,        // before each attempt's head leaves
@@ -45,6 +48,8 @@ class StreamControl {
   virtual void flush_after(Millis delay) = 0;
   // From a BodyFilter: the exchange cannot go on.
   virtual void fail(const Error& error, std::string_view words) = 0;
+  // This worker's way to a store that proxies share; null: there is none.
+  virtual LimitStore* limit_store(const std::shared_ptr<SharedStore>&) { return nullptr; }
 
  protected:
   ~StreamControl() = default;

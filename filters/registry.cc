@@ -7,6 +7,7 @@
 // choice of an endpoint are no filters: forwarded.h, proxy/.
 #define OUTRIDER_FILTERS(FILTER)                                                                 \
   FILTER(grpc_web)  /* all others see gRPC */                                                    \
+  FILTER(limit)     /* how often; before anything is done for the request */                     \
   FILTER(buffer)    /* once it is clear that the request goes on */                              \
   FILTER(forwarded) /* what the upstream learns about the client; sees the request as it came */ \
   FILTER(session)   /* which endpoint a cookie names; header edits may take it away */           \

@@ -24,7 +24,7 @@ std::int32_t subset_index(const config::Service& service, const std::string& nam
 using ServiceIndex = std::unordered_map<std::string_view, std::uint32_t>;
 
 void compile_route(const config::Config& config, const ServiceIndex& services,
-                   const config::Route& route, CompiledRoute& out) {
+                   const config::Route& route, LimitBook& limits, CompiledRoute& out) {
   out.route = &route;
   out.route_label = intern_label(route.name);
   const std::size_t count = std::max<std::size_t>(route.to.size(), 1);
@@ -54,7 +54,8 @@ void compile_route(const config::Config& config, const ServiceIndex& services,
       target.mirror.subset = subset_index(config.services[target.mirror.service], to.subset);
       target.mirror.share = mirror->value.share;
     }
-    target.chain = Chain(FilterContext{config, route, *target.policy, service, service != nullptr});
+    target.chain =
+        Chain(FilterContext{config, route, *target.policy, service, service != nullptr, limits});
   }
 }
 
@@ -73,8 +74,10 @@ config::Route own_route(const config::Listener& listener) {
 }  // namespace
 
 std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::Config> config,
-                                                  std::uint64_t generation) {
+                                                  std::uint64_t generation,
+                                                  std::shared_ptr<LimitBook> limits) {
   auto snapshot = std::make_shared<Snapshot>();
+  snapshot->limits = std::move(limits);
   snapshot->config = std::move(config);
   snapshot->generation = generation;
   const config::Config& model = *snapshot->config;
@@ -86,7 +89,7 @@ std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::
   snapshot->routes.resize(model.routes.size());
   for (std::size_t i = 0; i < model.routes.size(); ++i) {
     snapshot->routes[i].index = static_cast<std::uint32_t>(i);
-    compile_route(model, services, model.routes[i], snapshot->routes[i]);
+    compile_route(model, services, model.routes[i], *snapshot->limits, snapshot->routes[i]);
   }
   for (std::size_t i = 0; i < model.listeners.size(); ++i) {
     const config::Listener& listener = model.listeners[i];
@@ -98,7 +101,7 @@ std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::
     if (listener.tcp || listener.redirect) {
       snapshot->own_routes.push_back(own_route(listener));
       out.always = std::make_unique<CompiledRoute>();
-      compile_route(model, services, snapshot->own_routes.back(), *out.always);
+      compile_route(model, services, snapshot->own_routes.back(), *snapshot->limits, *out.always);
     } else {
       out.routes = std::make_unique<RouteTable>(model, listener);
     }

@@ -10,6 +10,7 @@
 
 #include "config/model.h"
 #include "filters/chain.h"
+#include "filters/limit_book.h"
 #include "filters/route_table.h"
 
 namespace outrider {
@@ -30,9 +31,11 @@ struct Snapshot {
   std::vector<ListenerSnapshot> listeners;
   std::vector<std::uint32_t> service_labels;
   std::deque<config::Route> own_routes;  // behind ListenerSnapshot::always
+  std::shared_ptr<LimitBook> limits;     // handed from one generation to the next
 
-  static std::shared_ptr<const Snapshot> compile(std::shared_ptr<const config::Config> config,
-                                                 std::uint64_t generation);
+  static std::shared_ptr<const Snapshot> compile(
+      std::shared_ptr<const config::Config> config, std::uint64_t generation,
+      std::shared_ptr<LimitBook> limits = std::make_shared<LimitBook>());
 };
 
 // Decides everything about a request that needs no network: checks and normalises target and

@@ -438,6 +438,10 @@ void Stream::flush_after(Millis delay) { flush_timer_.start(delay); }
 
 void Stream::on_flush() { x_.response_body.into(to_client_).on_flush(); }
 
+LimitStore* Stream::limit_store(const std::shared_ptr<SharedStore>& store) {
+  return worker_.limit_store(store);
+}
+
 void Stream::fail(const Error& error, std::string_view words) {
   give_up(error, words);
   advance();

@@ -96,6 +96,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   std::string_view may_retry(Millis delay) override;
   void retry_after(Millis delay) override;
   void flush_after(Millis delay) override;
+  LimitStore* limit_store(const std::shared_ptr<SharedStore>& store) override;
   void fail(const Error& error, std::string_view words) override;
 
   // A try beside the first one.

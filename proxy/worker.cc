@@ -88,6 +88,12 @@ Worker::Worker(std::uint32_t index, std::shared_ptr<const Snapshot> snapshot, Sh
   for (std::size_t i = 0; i < config.services.size(); ++i)
     services_.push_back(std::make_unique<ServiceRuntime>(
         flusher_, metrics_, config.services[i], snapshot_->service_labels[i], shared_.services[i]));
+  for (const auto& store : snapshot_->limits->stores())
+    limit_stores_.push_back(std::make_unique<RedisLimits>(flusher_, store));
+  if (!limit_stores_.empty())
+    loop_.post([this] {
+      for (const auto& store : limit_stores_) store->start();
+    });
   if (shared_.access_log != nullptr)
     access_log_ =
         std::make_unique<AccessLog>(config.telemetry, *shared_.access_log, shared_.access_sink);
@@ -106,6 +112,7 @@ void Worker::shut_down() {
   for (const auto& listener : listeners_) listener->close_all();
   while (mirrors_.linked()) static_cast<Mirror&>(*mirrors_.next).end(Event::kMirrorFailed);
   for (const auto& service : services_) service->close_all();
+  for (const auto& store : limit_stores_) store->close();
   loop_.settle();
 }
 
@@ -159,6 +166,14 @@ std::vector<Worker::EndpointView> Worker::endpoints() {
       views.push_back({runtime->service.config().name, endpoint->text, endpoint->active,
                        runtime->connections(*endpoint)});
   return views;
+}
+
+LimitStore* Worker::limit_store(const std::shared_ptr<SharedStore>& store) {
+  for (const auto& known : limit_stores_)
+    if (&known->store() == store.get()) return known.get();
+  limit_stores_.push_back(std::make_unique<RedisLimits>(flusher_, store));
+  limit_stores_.back()->start();
+  return limit_stores_.back().get();
 }
 
 void Worker::log(const Exchange& x) {

@@ -19,6 +19,7 @@
 #include "filters/access_log.h"
 #include "proxy/connection.h"
 #include "proxy/platform.h"
+#include "proxy/redis_limits.h"
 #include "proxy/snapshot.h"
 #include "proxy/upstream_pool.h"
 
@@ -112,6 +113,7 @@ class Worker {
   Metrics& metrics_ref() { return metrics_; }
   const std::shared_ptr<const Snapshot>& snapshot() const { return snapshot_; }
   ServiceRuntime& service(std::uint32_t index) { return *services_[index]; }
+  LimitStore* limit_store(const std::shared_ptr<SharedStore>& store);
   void log(const Exchange& x);
   std::int64_t wall_ms() const { return loop_.wall_ms(); }
   void* stream_memory();
@@ -142,6 +144,7 @@ class Worker {
   Shared shared_;
   std::unique_ptr<AccessLog> access_log_;
   std::vector<std::unique_ptr<ServiceRuntime>> services_;
+  std::vector<std::unique_ptr<RedisLimits>> limit_stores_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   ListNode mirrors_;  // of Mirror
   std::size_t mirror_count_ = 0;

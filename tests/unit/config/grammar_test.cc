@@ -56,6 +56,63 @@ TEST(Grammar, Sizes) {
     EXPECT_EQ(of(bad), -1) << bad;
 }
 
+TEST(Grammar, RatesOfRequests) {
+  Rate rate;
+  EXPECT_FALSE(parse_rate("50/s", rate));
+  EXPECT_EQ(rate.count, 50U);
+  EXPECT_EQ(rate.period, 1s);
+  EXPECT_FALSE(parse_rate("60000000/m", rate));
+  EXPECT_EQ(rate.period, 1min);
+  EXPECT_FALSE(parse_rate("1/h", rate));
+  EXPECT_EQ(rate.period, 1h);
+  for (const char* bad : {"", "50", "/s", "50/", "50/d", "50 /s", "50/ s", "50/S", "-1/s", "1.5/s",
+                          "50/s ", "99999999999999999999/s"})
+    EXPECT_EQ(parse_rate(bad, rate).code, "bad-value") << bad;
+  for (const char* bad : {"0/s", "1000001/s", "60000001/m", "18446744073709551615/h"})
+    EXPECT_EQ(parse_rate(bad, rate).code, "out-of-range") << bad;
+}
+
+TEST(Grammar, PartsOfRequests) {
+  RequestPart part;
+  EXPECT_FALSE(parse_request_part("client.ip", part));
+  EXPECT_EQ(part.kind, VariableKind::kClient);
+  EXPECT_FALSE(parse_request_part("header X-User", part));
+  EXPECT_EQ(part.kind, VariableKind::kHeader);
+  EXPECT_EQ(part.name, "X-User");
+  EXPECT_FALSE(parse_request_part("cookie sid", part));
+  EXPECT_EQ(part.kind, VariableKind::kCookie);
+  for (const char* bad : {"", "client", "client_id", "header", "header ", "header a b", "query ",
+                          "path.id", "status", "client.ip ", "cookie a;b"})
+    EXPECT_EQ(parse_request_part(bad, part).code, "bad-value") << bad;
+}
+
+TEST(Grammar, Stores) {
+  StoreUrl url;
+  EXPECT_FALSE(parse_store_url("redis://127.0.0.1", url));
+  EXPECT_EQ(url.name(), "127.0.0.1:6379");
+  EXPECT_EQ(url.timeout, 50ms);
+  EXPECT_FALSE(parse_store_url("redis://me:p%40s/@w%@[::1]:7000/3?timeout=2s", url));
+  EXPECT_EQ(url.name(), "[::1]:7000/3");
+  EXPECT_EQ(url.user, "me");
+  EXPECT_EQ(url.password, "p@s/@w%");
+  EXPECT_EQ(url.timeout, 2s);
+  EXPECT_FALSE(parse_store_url("redis://:secret@localhost:7000/", url));
+  EXPECT_EQ(url.user, "");
+  EXPECT_EQ(url.password, "secret");
+  EXPECT_EQ(url.database, 0U);
+  EXPECT_FALSE(parse_store_url("redis+unix://:secret@/run/redis.sock?timeout=10ms", url));
+  EXPECT_EQ(url.name(), "unix:/run/redis.sock");
+  for (const char* bad :
+       {"", "127.0.0.1:6379", "http://127.0.0.1", "redis:127.0.0.1", "redis://", "redis://:6379",
+        "redis://secret@127.0.0.1", "redis://127.0.0.1/x", "redis://127.0.0.1/-1",
+        "redis://127.0.0.1/0?", "redis://127.0.0.1?timeout=5", "redis://127.0.0.1?timeout=0s",
+        "redis://127.0.0.1?db=1", "redis://127.0.0.1:70000", "redis://::1:6379",
+        "redis+unix://run/redis.sock", "redis+unix:///", "redis://127.0.0.1:6379/0/1"})
+    EXPECT_TRUE(parse_store_url(bad, url)) << bad;
+  for (const char* later : {"rediss://127.0.0.1", "redis://redis.internal:6379"})
+    EXPECT_EQ(parse_store_url(later, url).code, kNotYet) << later;
+}
+
 TEST(Grammar, PercentBackoffAndRates) {
   double share = 0;
   EXPECT_FALSE(parse_percent("0.5%", share));

@@ -16,6 +16,7 @@
 #include "filters/exchange.h"
 #include "filters/forwarded.h"
 #include "filters/http/path.h"
+#include "filters/limit_book.h"
 #include "filters/registry.h"
 
 namespace outrider::test {
@@ -109,7 +110,7 @@ struct World {
   }
   void match(const std::string& path) { route.matches.assign(1, match_of(path)); }
   FilterContext context(bool forwards = true) {
-    return {model, route, policy, forwards ? &service : nullptr, forwards};
+    return {model, route, policy, forwards ? &service : nullptr, forwards, limits};
   }
   // The exchange, routed; made anew each time.
   Exchange& exchange(std::string_view target = "/", std::string_view authority = "shop.example") {
@@ -161,6 +162,7 @@ struct World {
   config::Policy policy;
   std::shared_ptr<const config::Config> said;
   ClientInfo client;
+  LimitBook limits;
   CompiledRoute compiled;
   Driver control;
   std::optional<Exchange> x;
