@@ -6,16 +6,10 @@
 
 namespace outrider {
 
-HashKey::HashKey(const config::RequestPart& part)
-    : part_{{},
-            true,
-            part.kind,
-            part.kind == config::VariableKind::kHeader ? header_id(part.name) : HeaderId::kUnknown,
-            part.name} {}
+HashKey::HashKey(const config::RequestPart& part) : part_(part) {}
 
 std::optional<std::uint64_t> HashKey::of(const Exchange& x) const {
-  Scratch scratch;
-  const std::string_view key = value_of(part_, x, scratch).text;
+  const std::string_view key = part_.of(x);
   if (key.empty()) return std::nullopt;
   return keyed_hash(key, 0, 0);
 }

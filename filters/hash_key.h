@@ -8,7 +8,7 @@
 
 #include "config/model.h"
 #include "discovery/service.h"
-#include "filters/template.h"
+#include "filters/request_part.h"
 
 namespace outrider {
 
@@ -19,7 +19,7 @@ class HashKey {
   std::optional<std::uint64_t> of(const Exchange& x) const;
 
  private:
-  Template::Part part_;
+  RequestPart part_;
 };
 
 // For an attempt of the exchange; `tried` and the time are the caller's.

@@ -382,11 +382,11 @@ void Server::render_configuration(MetricText& text) const {
   for (std::size_t i = 0; i < config_->services.size(); ++i)
     text.sample({{"service", config_->services[i].name}},
                 std::uint64_t{shared_.services[i]->view()->panic() ? 1U : 0U});
-  text.family("outrider_shared_limit_up", Type::kGauge,
-              "1 while the store of shared limits answers, 0 while this proxy limits alone.");
+  text.family("outrider_shared_limit_connections", Type::kGauge,
+              "Workers whom the store of shared limits answers; 0 while this proxy limits alone.");
   for (const auto& store : snapshot_->limits->stores())
     text.sample({{"store", store->name}},
-                std::uint64_t{store->connections.load(std::memory_order_relaxed) != 0});
+                std::uint64_t{store->connections.load(std::memory_order_relaxed)});
   // TLS and DNS have nothing to count yet.
   text.family("outrider_tls_handshakes", Type::kCounter, "TLS handshakes, by side and result.");
   text.family("outrider_tls_not_after_seconds", Type::kGauge,

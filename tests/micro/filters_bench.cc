@@ -8,11 +8,16 @@
 #include <string>
 #include <string_view>
 
+#include "discovery/hash.h"
 #include "filters/access_log.h"
 #include "filters/route_table.h"
+#include "filters/token_buckets.h"
 #include "tests/unit/filters/fixture.h"
 
 namespace outrider {
+
+FilterKind limit_filter();
+
 namespace {
 
 // ---- headers
@@ -37,6 +42,36 @@ void header_by_id(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(headers.get(HeaderId::kContentType));
 }
 BENCHMARK(header_by_id)->Arg(4)->Arg(16)->Arg(64);
+
+// ---- limits
+
+// Of as many keys as the argument says, in turn.
+void bucket_take(benchmark::State& state) {
+  static TokenBuckets buckets({1'000, 1'000'000'000});
+  const auto keys = static_cast<std::uint64_t>(state.range(0));
+  std::uint64_t number = static_cast<std::uint64_t>(state.thread_index()) << 32, now = 1'000'000;
+  for (auto _ : state) benchmark::DoNotOptimize(buckets.take(mix64(number++ % keys), now += 1'000));
+}
+BENCHMARK(bucket_take)->Arg(1)->Arg(1'000)->Arg(100'000);
+BENCHMARK(bucket_take)->Arg(1)->Arg(1'000)->Threads(2)->UseRealTime();
+
+// `limit: 50/s per client.ip` on a request and on its answer.
+void limit_per_client(benchmark::State& state) {
+  test::World world;
+  world.say("limit: 1000000/s per client.ip");
+  const auto filter = limit_filter().make(world.context());
+  BlockPool blocks;
+  std::uint64_t now = 1'000'000;
+  for (auto _ : state) {
+    Exchange x(blocks, world.client);
+    x.client_ip_text = "192.0.2.1";
+    x.started_ns = now += 1'000;
+    benchmark::DoNotOptimize(filter->on_request(x, world.control));
+    benchmark::DoNotOptimize(filter->on_response(x, world.control));
+    filter->on_done(x);
+  }
+}
+BENCHMARK(limit_per_client);
 
 // ---- routes
 
