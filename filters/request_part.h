@@ -15,7 +15,7 @@ class RequestPart {
   std::string_view of(const Exchange& x) const;
 
  private:
-  const Template::Part part_;
+  Template::Part part_;
 };
 
 }  // namespace outrider
