@@ -79,7 +79,7 @@ class LimitTest : public testing::Test, public test::World {
     for (int i = 0; i < asked; ++i) count += ask(name, value) == Verdict::kContinue;
     return count;
   }
-  std::string said(const char* field) {
+  std::string told(const char* field) {
     if (x->answer.set) local_reply(*x);
     filter->on_response(*x, driver);
     return answered(field);
@@ -158,35 +158,35 @@ TEST_F(LimitTest, ARefusalSaysWhenWhichAndWhere) {
   now += 9 * kSecond + kSecond / 2;
   EXPECT_EQ(ask(), Verdict::kReply);
   EXPECT_EQ(x->answer.detail.substr(0, 36), "limit 2/m per client.ip, set at test");
-  EXPECT_EQ(said("retry-after"), "21") << "whole seconds, and never too early";
+  EXPECT_EQ(told("retry-after"), "21") << "whole seconds, and never too early";
   EXPECT_EQ(x->status, 429);
-  EXPECT_EQ(said("ratelimit-policy").substr(0, 32), "\"2/m per client.ip\";q=2;w=60");
+  EXPECT_EQ(told("ratelimit-policy").substr(0, 32), "\"2/m per client.ip\";q=2;w=60");
 }
 
 TEST_F(LimitTest, EveryAnswerSaysWhatIsLeft) {
   limit("[3/m per client.ip, { rate: 1/s, burst: 100 }]");
   ask();
-  EXPECT_EQ(said("ratelimit-policy"), "\"3/m per client.ip\";q=3;w=60, \"1/s\";q=100;w=100");
+  EXPECT_EQ(told("ratelimit-policy"), "\"3/m per client.ip\";q=3;w=60, \"1/s\";q=100;w=100");
   EXPECT_EQ(answered("ratelimit"), "\"3/m per client.ip\";r=2;t=20, \"1/s\";r=99;t=1");
   ask();
   ask();
-  EXPECT_EQ(said("ratelimit"), "\"3/m per client.ip\";r=0;t=20, \"1/s\";r=97;t=3")
+  EXPECT_EQ(told("ratelimit"), "\"3/m per client.ip\";r=0;t=20, \"1/s\";r=97;t=3")
       << "t: until there is a token where none is left, else until all are back";
   EXPECT_EQ(ask(), Verdict::kReply);
-  EXPECT_EQ(said("ratelimit"), "\"3/m per client.ip\";r=0;t=20") << "the other was not asked";
+  EXPECT_EQ(told("ratelimit"), "\"3/m per client.ip\";r=0;t=20") << "the other was not asked";
 }
 
 TEST_F(LimitTest, NamesOfOneListAreTold) {
   limit("[5/s, { rate: 5/s, burst: 9 }]");
   ask();
-  EXPECT_EQ(said("ratelimit-policy"), "\"5/s\";q=5;w=1, \"5/s#2\";q=9;w=2");
+  EXPECT_EQ(told("ratelimit-policy"), "\"5/s\";q=5;w=1, \"5/s#2\";q=9;w=2");
 }
 
 TEST_F(LimitTest, ObservedLimitsOnlyCount) {
   limit("{ rate: 2/h, mode: observe }");
   EXPECT_EQ(admitted(5), 5);
   EXPECT_EQ(counted(Event::kObservedLimit), 1U);
-  EXPECT_EQ(said("ratelimit"), "-") << "a client that is not limited is told nothing";
+  EXPECT_EQ(told("ratelimit"), "-") << "a client that is not limited is told nothing";
 }
 
 TEST_F(LimitTest, ARehearsalSpendsNothing) {
@@ -243,14 +243,14 @@ TEST_F(LimitTest, TheStoreDecides) {
   driver.store.answer(true, {true, 50 * kSecond});
   EXPECT_EQ(driver.resumed, 1);
   EXPECT_FALSE(x->answer.set);
-  EXPECT_EQ(said("ratelimit"), "\"2/m per client.ip\";r=0;t=20") << "as the store says";
+  EXPECT_EQ(told("ratelimit"), "\"2/m per client.ip\";r=0;t=20") << "as the store says";
   EXPECT_EQ(counted(Event::kLimitShared), 1U);
 
   EXPECT_EQ(ask(), Verdict::kPause);
   driver.store.answer(true, {false, 45 * kSecond});
   EXPECT_EQ(driver.resumed, 2);
   EXPECT_EQ(x->answer.reason, Reason::kRateLimited);
-  EXPECT_EQ(said("retry-after"), "15");
+  EXPECT_EQ(told("retry-after"), "15");
   filter->on_done(*x);
 }
 
