@@ -43,6 +43,11 @@ struct Rule {
     return key.empty() ? text : text + " per " + key;
   }
   bool has_burst() const { return burst != rate.count; }
+  // Seconds in which a bucket fills, before a token's price was rounded.
+  std::uint64_t window() const {
+    const std::uint64_t per_second = rate.count * 1'000;
+    return (burst * static_cast<std::uint64_t>(rate.period.count()) + per_second - 1) / per_second;
+  }
   Allowance allowance() const {
     const auto period = static_cast<std::uint64_t>(std::chrono::nanoseconds(rate.period).count());
     const std::uint64_t grain = shared ? kStoreGrain : 1;
@@ -163,6 +168,7 @@ void Settings::read(const config::Value& value, Settings& out) {
 // One of the route's limits.
 struct Limit {
   Allowance allowance;
+  std::uint64_t window = 0;  // seconds
   std::optional<RequestPart> per;
   bool observe = false;
   std::shared_ptr<TokenBuckets> buckets;
@@ -315,7 +321,7 @@ std::string Limiter::policy_of(const std::vector<Limit>& limits) {
     if (limit.observe) continue;
     if (!text.empty()) text += ", ";
     text += limit.label + ";q=" + std::to_string(limit.allowance.burst) +
-            ";w=" + std::to_string(seconds(limit.allowance.full_ns()));
+            ";w=" + std::to_string(limit.window);
   }
   return text;
 }
@@ -369,6 +375,7 @@ std::unique_ptr<const Filter> make(const FilterContext& context) {
     if (same != 0) name += '#' + std::to_string(same + 1);
     const std::string full = context.route.name + '\n' + name + '\n' + std::to_string(rule.burst);
     Limit limit{.allowance = rule.allowance(),
+                .window = rule.window(),
                 .per = std::nullopt,
                 .observe = rule.observe,
                 .buckets = context.limits.buckets(full, rule.allowance()),

@@ -98,9 +98,10 @@ class LimitTest : public testing::Test, public test::World {
 TEST_F(LimitTest, ABucketForEachClient) {
   limit("3/s per client.ip");
   EXPECT_EQ(admitted(10), 3);
+  EXPECT_EQ(told("ratelimit-policy"), "\"3/s per client.ip\";q=3;w=1");
   ip = "192.0.2.2";
   EXPECT_EQ(admitted(10), 3);
-  now += kSecond;
+  now += kSecond + 3;  // a token's price is rounded up to whole nanoseconds
   EXPECT_EQ(admitted(10), 3);
   EXPECT_EQ(x->answer.reason, Reason::kRateLimited);
 }
