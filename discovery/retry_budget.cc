@@ -2,6 +2,7 @@
 // compare-and-swap, no lock.
 #include "discovery/retry_budget.h"
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -49,11 +50,20 @@ void RetryBudget::completed(std::uint64_t now_ns) {
 }
 
 bool RetryBudget::take(std::uint64_t now_ns, double share) {
-  const std::uint32_t second = second_of(now_ns);
+  const std::uint32_t second = latest(second_of(now_ns));
   Untold& mine = untold(id_);
   if (mine.count != 0) add(completed_, mine.second, mine.count);
   mine.count = 0;
   return take_reserve(second) || take_share(second, share);
+}
+
+// One thread's clock may be a turn of its loop behind another's; the second that somebody has begun
+// is everybody's, or each would have a reserve of its own at its edge.
+std::uint32_t RetryBudget::latest(std::uint32_t second) {
+  std::uint32_t seen = latest_.load(std::memory_order_relaxed);
+  while (seen < second &&
+         !latest_.compare_exchange_weak(seen, second, std::memory_order_relaxed)) {}
+  return std::max(seen, second);
 }
 
 void RetryBudget::add(Slots& slots, std::uint32_t second, std::uint32_t count) {

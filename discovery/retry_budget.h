@@ -35,6 +35,7 @@ class RetryBudget {
 
   static void add(Slots& slots, std::uint32_t second, std::uint32_t count);
   static std::uint64_t sum(const Slots& slots, std::uint32_t now);
+  std::uint32_t latest(std::uint32_t second);
   bool take_reserve(std::uint32_t second);
   bool take_share(std::uint32_t second, double share);
 
@@ -42,6 +43,7 @@ class RetryBudget {
   Slots completed_{};
   Slots taken_{};
   Slot reserve_{0};
+  std::atomic<std::uint32_t> latest_{0};
 };
 
 // The budget of a service; the reference lives as long as the process.

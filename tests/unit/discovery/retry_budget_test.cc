@@ -35,6 +35,15 @@ TEST(RetryBudget, TenASecondComeFirst) {
   EXPECT_EQ(taken(budget, 51 * kSecond, 0), 10);
 }
 
+TEST(RetryBudget, AClockThatIsBehindHasNoReserveOfItsOwn) {
+  RetryBudget& budget = fresh();
+  EXPECT_EQ(taken(budget, 51 * kSecond, 0), 10);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(taken(budget, 50 * kSecond, 0), 0);
+    EXPECT_EQ(taken(budget, 51 * kSecond, 0), 0);
+  }
+}
+
 TEST(RetryBudget, AShareOfTheLastTenSecondsComesOnTop) {
   RetryBudget& budget = fresh();
   for (int second = 50; second < 60; ++second)

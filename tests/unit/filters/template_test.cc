@@ -36,7 +36,7 @@ TEST_F(TemplateTest, EveryFieldHasItsValue) {
   x->started_wall_ms = 1'000;
   x->started_ns = 5'000'000'000;
   x->ended_ns = 5'012'345'678;
-  Service shop(service, 0, std::make_shared<ServiceShared>());
+  Service shop(service, 0, std::make_shared<ServiceShared>(service));
   x->endpoint = shop.endpoints()[0].get();
   auto* const attempt = x->arena.make<Attempt>();
   attempt->started_ns = 5'000'000'000;
