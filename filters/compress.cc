@@ -1,8 +1,8 @@
 // Compresses response bodies with a coding that the client takes, as they come.
 // Invariant: what the origin said not to change, and what is coded, partial, a tunnel or gRPC,
 // passes as it is; the head says what was done to the body, and caches are told what it depended
-// on. Sees the response first of all filters; the bytes are its encoder's (encoder.h), a few pieces
-// at a time.
+// on. Sees requests before they are edited for the service, and responses after they were; the
+// bytes are its encoder's (encoder.h), a few pieces at a time.
 #include <algorithm>
 #include <array>
 #include <string>
@@ -279,10 +279,27 @@ bool is_of_bytes(const Header& header) {
           }));
 }
 
+// A client that has what was compressed knows it by the weak tag.
+bool was_weakened(Exchange& x) {
+  const std::string_view etag = x.response.headers.get(HeaderId::kEtag);
+  if (!etag.starts_with('"')) return false;
+  const std::string_view weak = x.arena.concat("W/", etag);
+  return std::any_of(x.request.headers.begin(), x.request.headers.end(), [&](const Header& header) {
+    return header.id == HeaderId::kIfNoneMatch && header.value.find(weak) != header.value.npos;
+  });
+}
+
+// What the client asked for, before anybody edited it for the service.
+struct Asked {
+  bool known = false;
+  bool no_transform = false;
+  std::optional<Coding> coding;
+};
+
 class Compress final : public Filter {
  public:
   explicit Compress(const Settings& settings)
-      : Filter(Phase::kResponse),
+      : Filter(Phase::kRequest | Phase::kResponse),
         level_(level_of(settings.level ? settings.level->value : std::string())),
         min_size_(settings.min_size ? settings.min_size->value : limits::kCompressBytes) {
     if (settings.algorithms)
@@ -296,37 +313,51 @@ class Compress final : public Filter {
       types_.assign(std::begin(kTypes), std::end(kTypes));
   }
 
+  Verdict on_request(Exchange& x, StreamControl&) const override {
+    asked(x);
+    return Verdict::kContinue;
+  }
+
   Verdict on_response(Exchange& x, StreamControl& control) const override {
-    constexpr int kNotModified = 304;
     ResponseHead& head = x.response;
-    const bool unchanged = head.status == kNotModified;
-    if (!may_change(x) || !(unchanged || compressible(x))) return Verdict::kContinue;
-    const std::optional<Coding> coding = choose(x.request.headers);
+    const Asked& client = asked(x);
+    if (client.no_transform || !may_change(x)) return Verdict::kContinue;
+    constexpr int kNotModified = 304;
+    if (head.status == kNotModified) {
+      if (was_weakened(x)) weaken_etag(head.headers);
+      return Verdict::kContinue;
+    }
+    if (!compressible(x)) return Verdict::kContinue;
     add_vary(head.headers);
-    if (!coding) return Verdict::kContinue;
+    if (!client.coding) return Verdict::kContinue;
     if (compressing() >= limits::kCompressing) {
       x.count(Event::kCompressBusy);
       return Verdict::kContinue;
     }
     weaken_etag(head.headers);
-    if (unchanged) return Verdict::kContinue;
-    const std::optional<std::uint64_t> length = head.content_length;
-    head.content_length.reset();
+    const std::optional<std::uint64_t> length = std::exchange(head.content_length, std::nullopt);
     head.headers.remove_if(is_of_bytes);
-    head.headers.add(HeaderId::kContentEncoding, "Content-Encoding", coding_name(*coding));
+    head.headers.add(HeaderId::kContentEncoding, "Content-Encoding", coding_name(*client.coding));
     if (x.response_complete) return Verdict::kContinue;
-    x.count(event_of(*coding));
+    x.count(event_of(*client.coding));
     x.response_body.put(
-        std::make_unique<CompressedBody>(*coding, level_, length, x.is_sse, control));
+        std::make_unique<CompressedBody>(*client.coding, level_, length, x.is_sse, control));
     return Verdict::kContinue;
   }
 
  private:
+  const Asked& asked(Exchange& x) const {
+    Asked& client = x.state<Asked>(this);
+    if (!std::exchange(client.known, true)) {
+      client.no_transform = says(x.request.headers, HeaderId::kCacheControl, "no-transform");
+      client.coding = choose(x.request.headers);
+    }
+    return client;
+  }
   static bool may_change(const Exchange& x) {
     const Headers& headers = x.response.headers;
     return !x.tunnel && !x.is_grpc && headers.find(HeaderId::kContentEncoding) == nullptr &&
-           !says(headers, HeaderId::kCacheControl, "no-transform") &&
-           !says(x.request.headers, HeaderId::kCacheControl, "no-transform");
+           !says(headers, HeaderId::kCacheControl, "no-transform");
   }
   // The head of a whole body, of a type and a length that are worth it; or of what a GET would
   // bring.

@@ -8,13 +8,13 @@
 #define OUTRIDER_FILTERS(FILTER)                                                                 \
   FILTER(grpc_web)  /* all others see gRPC */                                                    \
   FILTER(limit)     /* how often; before anything is done for the request */                     \
+  FILTER(compress)  /* what the client takes; the response as it leaves */                       \
   FILTER(buffer)    /* once it is clear that the request goes on */                              \
   FILTER(forwarded) /* what the upstream learns about the client; sees the request as it came */ \
   FILTER(session)   /* which endpoint a cookie names; header edits may take it away */           \
   FILTER(rewrite)   /* path and host */                                                          \
   FILTER(header_edits) /* after rewrite, before the first attempt */                             \
-  FILTER(retry)        /* after each failed attempt */                                           \
-  FILTER(compress)     /* the response's bytes as they came */
+  FILTER(retry)        /* after each failed attempt */
 
 namespace outrider {
 

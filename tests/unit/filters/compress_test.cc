@@ -186,15 +186,27 @@ TEST_F(CompressTest, HeadAndNotModifiedSayWhatGetWould) {
   EXPECT_TRUE(x->response_body.empty());
   EXPECT_EQ(x->event_count, 0);
 
-  answer("gzip", std::nullopt);
-  x->response.headers.clear();
-  field("ETag", "\"abc\"");
-  x->response.status = 304;
-  x->response_complete = true;
-  filter();
-  EXPECT_EQ(answered("etag"), "W/\"abc\"");
-  EXPECT_EQ(answered("vary"), "Accept-Encoding");
-  EXPECT_EQ(coding(), "-");
+  for (const auto& [has, want] :
+       {std::pair{"\"x\", W/\"abc\"", "W/\"abc\""}, {"\"abc\"", "\"abc\""}}) {
+    answer("gzip", std::nullopt);
+    header("if-none-match", has);
+    x->response.headers.clear();
+    field("ETag", "\"abc\"");
+    x->response.status = 304;
+    x->response_complete = true;
+    filter();
+    EXPECT_EQ(answered("etag"), want);
+    EXPECT_EQ(coding(), "-");
+  }
+}
+
+TEST_F(CompressTest, TheClientIsAskedBeforeItsRequestIsEdited) {
+  answer("gzip");
+  made = compress_filter().make(context());
+  EXPECT_EQ(made->on_request(*x, control), Verdict::kContinue);
+  x->request.headers.clear();
+  EXPECT_EQ(made->on_response(*x, control), Verdict::kContinue);
+  EXPECT_EQ(coding(), "gzip");
 }
 
 TEST_F(CompressTest, OffIsOff) {
