@@ -92,6 +92,7 @@ void Stream::take_whole_request() {
   hold_client(false);
   if (!awaits_continue_) return;
   x_.request.expects_continue = false;
+  x_.request.headers.remove(HeaderId::kExpect);
   ResponseHead& interim = x_.response;
   interim.status = 100;
   client_->send_interim(interim);

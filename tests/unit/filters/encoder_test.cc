@@ -57,10 +57,10 @@ TEST_P(EncoderTest, WholeBodiesComeBack) {
   }
 }
 
-// Cut at every byte, and with room for little at a time.
+// Cut at every byte of a short one, and with room for little at a time.
 TEST_P(EncoderTest, PiecesComeBackWhereverTheyAreCut) {
-  if (text_.size() > 2000) GTEST_SKIP() << "for short bodies";
-  for (std::size_t cut = 0; cut <= text_.size(); ++cut) {
+  const std::size_t step = text_.size() > 1000 ? text_.size() / 4 : 1;
+  for (std::size_t cut = 0; cut <= text_.size(); cut += step) {
     const auto pieces = encoder();
     const std::string_view text = text_;
     std::string coded = encode(*pieces, text.substr(0, cut), Until::kMore, 7);
@@ -91,7 +91,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(
         testing::Values(Coding::kBr, Coding::kZstd, Coding::kGzip),
         testing::Values(CompressLevel::kFast, CompressLevel::kBalanced, CompressLevel::kSmall),
-        testing::Values(std::size_t{0}, std::size_t{1}, std::size_t{300}, std::size_t{300'000})));
+        testing::Values(std::size_t{0}, std::size_t{1}, std::size_t{150}, std::size_t{100'000})));
 
 }  // namespace
 }  // namespace outrider
