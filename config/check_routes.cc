@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "config/draft.h"
+#include "config/extension.h"
 #include "config/variables.h"
 
 namespace outrider::config {
@@ -62,6 +63,21 @@ class Check {
     }
   }
 
+  void told(const Policy& policy) {
+    std::vector<Finding> found;
+    for (const auto& [extension, settings] : policy.told) extension->check(settings.get(), found);
+    for (Finding& one : found) {
+      const Mark& mark = one.mark.built_in() ? at_.mark() : one.mark;
+      draft_.diagnostics.add({draft_.source_of(mark),
+                              {mark.line, mark.column},
+                              Severity::kError,
+                              at_.path(),
+                              std::move(one.text),
+                              std::move(one.code),
+                              {}});
+    }
+  }
+
  private:
   void lacks(const Mark& mark, std::string_view key, const std::string& what, const Match& match) {
     std::string text(key);
@@ -95,6 +111,7 @@ void check_route(Draft& draft, const Value& at, const Route& route) {
       route.policies.front();  // targets differ in what services say, and those say none of this
   if (policy.rewrite_path)
     check.path(policy.rewrite_path->value, policy.rewrite_path->mark, "rewrite");
+  check.told(policy);
   for (const HeaderEdits* edits : {&policy.request_headers, &policy.response_headers}) {
     check.fields(edits->set, "a header");
     check.fields(edits->add, "a header");

@@ -105,7 +105,6 @@ void read_process(Draft& draft);
 // Shared by several steps.
 std::vector<Target> read_targets(Draft& draft, const Value& value);
 std::optional<Redirect> read_redirect(const Value& value);
-std::vector<Cidr> read_cidrs(const Value& value);
 Policy read_policy(const Map& map);
 void check_mirror(Draft& draft, const Map& map, const Policy& policy);
 // False and an error where the service or subset is not there; `at_key`: it is an entry's name.

@@ -3,7 +3,9 @@
 // struct of leaves (Maybe<>); extension_of<Settings> makes the rest of it.
 #pragma once
 
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <tuple>
@@ -26,11 +28,25 @@ Shown shown(std::uint64_t bytes);
 Shown shown(double share);
 Shown shown(const std::string& text);
 Shown shown(const std::vector<std::string>& texts);
+Shown shown(const std::vector<NamedMatch>& values);
 
 struct ShownLeaf {
   std::string name;  // `cors.origins`
   Shown value;
   Mark mark;
+};
+
+// What the router has to know of settings before any filter runs.
+struct Traits {
+  bool guards = false;      // an access rule: no path that can be read in two ways goes past it
+  bool preflights = false;  // answers a browser's preflight for the requests the route takes
+};
+
+// Something wrong that only the settings as inherited show.
+struct Finding {
+  Mark mark;  // built in: of the route
+  std::string text;
+  std::string code;
 };
 
 struct Extension {
@@ -40,6 +56,9 @@ struct Extension {
   std::shared_ptr<const void> (*inherit)(const void* level, const void* from);
   void (*show)(const void* settings, std::vector<ShownLeaf>& out);
   bool upstream;  // has no effect where nothing is forwarded
+  // Of what a route inherits in the end.
+  void (*check)(const void* effective, std::vector<Finding>& out);
+  Traits (*traits)(const void* effective);
 };
 
 // Settings:
@@ -48,7 +67,10 @@ struct Extension {
 //   static void read(const Value& value, Settings& out);    reports what is wrong
 //   static auto leaves(auto& self) { return std::tie(self.a, self.b); }   in the order of the
 //   fields
-// and where a level adds to what the others say: void inherit(const Settings& from).
+// and where there is need:
+//   void inherit(const Settings& from);                       a level adds to what others say
+//   void check(std::vector<Finding>& out) const;              of what a route inherits in the end
+//   Traits traits() const;
 template <class Settings>
 std::shared_ptr<const void> read_settings(const Value& value) {
   auto out = std::make_shared<Settings>();
@@ -89,9 +111,23 @@ void show_settings(const void* settings, std::vector<ShownLeaf>& out) {
 }
 
 template <class Settings>
-inline constexpr Extension extension_of{Settings::kKey, read_settings<Settings>,
-                                        inherit_settings<Settings>, show_settings<Settings>,
-                                        Settings::kUpstream};
+void check_settings(const void* effective, std::vector<Finding>& out) {
+  if constexpr (requires(const Settings& settings) { settings.check(out); })
+    static_cast<const Settings*>(effective)->check(out);
+}
+
+template <class Settings>
+Traits traits_of(const void* effective) {
+  if constexpr (requires(const Settings& settings) { settings.traits(); })
+    return static_cast<const Settings*>(effective)->traits();
+  return {};
+}
+
+template <class Settings>
+inline constexpr Extension extension_of{
+    Settings::kKey,          read_settings<Settings>, inherit_settings<Settings>,
+    show_settings<Settings>, Settings::kUpstream,     check_settings<Settings>,
+    traits_of<Settings>};
 
 // What a policy says of it; null: nothing.
 template <class Settings>
@@ -99,6 +135,35 @@ const Settings* told(const Policy& policy) {
   for (const auto& [extension, settings] : policy.told)
     if (extension == &extension_of<Settings>) return static_cast<const Settings*>(settings.get());
   return nullptr;
+}
+
+// Of all extensions together.
+Traits traits_of(const Policy& policy);
+
+// Readers of what several keys hold.
+// Host, path, method, headers, query, cookies and client_ip, as far as the map may have them; lists
+// of hosts and paths make several.
+void read_match(const Value& at, const Map& map, std::vector<Match>& out);
+std::vector<Cidr> read_cidrs(const Value& value);
+std::vector<std::string> read_texts(const Value& value, Problem (*check)(std::string_view),
+                                    std::string_view expected);
+// A file that the value names, relative to the one that says it.
+struct NamedFile {
+  std::string name;  // as written
+  std::string text;
+};
+std::optional<NamedFile> read_named_file(const Value& value, std::size_t limit);
+// `each(line, number)` for the lines that are neither empty nor a comment (`#`); without white
+// space at the ends.
+template <class Each>
+void each_line(std::string_view text, Each&& each) {
+  for (std::size_t number = 1; !text.empty(); ++number) {
+    std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    while (!line.empty() && line.find_last_of(" \t\r") == line.size() - 1) line.remove_suffix(1);
+    while (!line.empty() && line.find_first_of(" \t") == 0) line.remove_prefix(1);
+    if (!line.empty() && line.front() != '#') each(line, number);
+  }
 }
 
 }  // namespace outrider::config

@@ -176,18 +176,12 @@ constexpr Key kKeys[] = {
         "How long the request may take; a duration is the total.", S::kTimeout),                   \
   plain(S_, "retry", T::kRetryPolicy, "Further attempts; a number is how many.", S::kRetry),       \
   plain(S_, "hedge", T::kHedgePolicy, "A second attempt beside a slow one; a duration is when.", S::kHedge), \
-  later(S_, "fault"),                                                                              \
-  later(S_, "cors"),                                                                               \
   map(S_, "body", S::kBody, "Bounds of the request's body."),                                      \
   plain(S_, "upgrade", T::kTexts, "Protocols that a connection may switch to; [] is none."),       \
   word(S_, "when_empty", "spill|fail",                                                             \
        "Whether a target without servers leaves its share to the others."),                        \
-  later(S_, "allow"),                                                                              \
-  later(S_, "deny"),                                                                               \
   later(S_, "jwt"),                                                                                \
-  later(S_, "auth"),                                                                               \
-  later(S_, "basic"),                                                                              \
-  later(S_, "api_key")
+  later(S_, "auth")
     // clang-format on
 
     POLICY_KEYS(S::kPolicy),

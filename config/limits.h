@@ -99,6 +99,17 @@ inline constexpr Millis kStorePing = 1s;      // when it has nothing to say, so 
 inline constexpr std::size_t kStoreQueue = 1024;  // questions on their way, of one worker
 inline constexpr std::size_t kStoreReply = 4096;  // bytes; those we ask for are far shorter
 
+// Who may: credentials and rules.
+inline constexpr std::size_t kErrands =
+    256;  // slow hashes that wait; at 50 ms each the last one waits 13 s
+inline constexpr std::size_t kCredentialFileBytes = 16 * 1024 * 1024;  // 200 000 lines
+inline constexpr std::size_t kPasswordBytes = 511;                     // as long as crypt(3) takes
+inline constexpr unsigned kBcryptCost = 14;          // 1 s a check; htpasswd -B makes 5
+inline constexpr unsigned kCryptRounds = 1'000'000;  // of SHA crypt; 0.5 s a check
+inline constexpr std::size_t kVerdicts = 1024;       // verified passwords a thread remembers …
+inline constexpr Millis kVerdictAge = 5min;          // … for so long
+inline constexpr Millis kCorsMaxAge = 10min;  // one preflight in that time; browsers' own is 5 s
+
 // Back-pressure: above high the source is held, below low it goes on.
 inline constexpr std::size_t kHighWater = 64 * 1024;
 inline constexpr std::size_t kLowWater = 16 * 1024;

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "config/draft.h"
+#include "config/extension.h"
 
 namespace outrider::config {
 namespace {

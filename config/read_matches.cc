@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "config/draft.h"
+#include "config/extension.h"
 
 namespace outrider::config {
 namespace {
@@ -50,8 +51,23 @@ Problem method_of(std::string_view text, std::string& out) {
 
 void read_long(const Value& value, std::vector<Match>& out) {
   const Map map(value, Section::kMatch);
+  if (map) read_match(value, map, out);
+}
+
+void read_one(const Value& value, std::vector<Match>& out) {
+  if (value.is_map()) return read_long(value, out);
   Match match;
   match.mark = value.mark();
+  if (!value.parse(parse_match, match, "a match")) return;
+  match.short_form = short_form(match);
+  out.push_back(std::move(match));
+}
+
+}  // namespace
+
+void read_match(const Value& at, const Map& map, std::vector<Match>& out) {
+  Match match;
+  match.mark = at.mark();
   std::vector<HostMatch> hosts(1);
   std::vector<PathMatch> paths(1);
   if (const auto host = map["host"])
@@ -66,7 +82,7 @@ void read_long(const Value& value, std::vector<Match>& out) {
   if (const auto cookies = map["cookies"]) read_values(*cookies, check_token, false, match.cookies);
   if (const auto client_ip = map["client_ip"]) match.client_ip = read_cidrs(*client_ip);
   if (hosts.size() * paths.size() > kMaxMatches)
-    return value.error("out-of-range", "hosts times paths are over " + std::to_string(kMaxMatches));
+    return at.error("out-of-range", "hosts times paths are over " + std::to_string(kMaxMatches));
   for (const HostMatch& host : hosts) {
     for (const PathMatch& path : paths) {
       Match& one = out.emplace_back(match);
@@ -76,17 +92,6 @@ void read_long(const Value& value, std::vector<Match>& out) {
     }
   }
 }
-
-void read_one(const Value& value, std::vector<Match>& out) {
-  if (value.is_map()) return read_long(value, out);
-  Match match;
-  match.mark = value.mark();
-  if (!value.parse(parse_match, match, "a match")) return;
-  match.short_form = short_form(match);
-  out.push_back(std::move(match));
-}
-
-}  // namespace
 
 std::vector<Match> read_matches(const Value& value) {
   std::vector<Match> out;

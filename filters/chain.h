@@ -40,6 +40,7 @@ class Chain {
   Verdict on_request(Exchange& x, StreamControl& control, std::uint8_t& position) const {
     for (; position < request_.size();) {
       const Verdict verdict = request_[position++]->on_request(x, control);
+      if (verdict == Verdict::kAskAgain) --position;
       if (verdict != Verdict::kContinue) return verdict;
     }
     return Verdict::kContinue;
@@ -101,6 +102,7 @@ struct CompiledRoute {
   std::uint32_t route_label = 0;
   std::uint32_t total_weight = 0;
   bool needs_captures = false;
+  config::Traits traits;                // of any target
   std::vector<CompiledTarget> targets;  // one for redirect and respond
 };
 

@@ -66,6 +66,7 @@ struct LocalAnswer {
   std::string_view detail;  // words for local and trusted clients and the log; arena or static
   bool close = false;       // the connection ends with this answer
   bool bare = false;        // without a body of ours
+  int grpc_status = -1;     // -1: the reason's
   std::uint32_t retry_after_s = 0;  // for 429 and 503; 0: not known
 };
 
@@ -93,6 +94,7 @@ struct Exchange {
   // Who asked, after `trust`.
   std::array<std::uint8_t, 16> client_ip{};
   std::string_view client_ip_text;
+  std::string_view client_id;  // the name that its credentials proved; see caller()
   std::string_view request_id;
   bool talkative = false;  // errors may say more: loopback, Unix socket or in `trust`
 
@@ -142,6 +144,8 @@ struct Exchange {
     answer = {true, why, status_override, words, false};
   }
   std::string_view method() const { return request.method_text; }
+  // Who asks, by credentials or by certificate; empty: nobody knows.
+  std::string_view caller() const { return client_id.empty() ? client.identity() : client_id; }
 
   // Counted by the route's name when the exchange ends.
   void count(Event event) {
@@ -149,6 +153,9 @@ struct Exchange {
   }
   std::array<Event, 8> events{};
   std::uint8_t event_count = 0;
+  // What policies in `mode: observe` would have done, in words (observe.h); for `explain`.
+  std::array<std::string_view, 8> observed{};
+  std::uint8_t observed_count = 0;
 
   // What a filter remembers of this exchange, made when first asked for; `owner` is the filter.
   template <class T>

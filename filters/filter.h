@@ -32,8 +32,17 @@ constexpr std::uint8_t operator|(std::uint8_t a, Phase b) {
 
 enum class Verdict : std::uint8_t {
   kContinue,
-  kPause,  // it will resume once (StreamControl), or set whole_request
-  kReply,  // answered: x.answer is set
+  kPause,     // it will resume once (StreamControl), or set whole_request
+  kAskAgain,  // as kPause in kRequest; the same filter is then asked again
+  kReply,     // answered: x.answer is set
+};
+
+// What would hold the loop up, such as a slow hash: it runs once, on another thread, perhaps after
+// its exchange has ended, so it holds all that it needs itself.
+class Errand {
+ public:
+  virtual ~Errand() = default;
+  virtual void run() = 0;
 };
 
 // What a filter may ask of the exchange's driver (proxy/stream.cc).
@@ -41,6 +50,9 @@ class StreamControl {
  public:
   virtual void resume() = 0;  // after kPause
   virtual void resume_after(Millis delay) = 0;
+  // With kAskAgain: resumes when it has run, and holds it until the exchange ends. False: too many
+  // wait already.
+  virtual bool run_aside(std::shared_ptr<Errand>) { return false; }
   // Takes a place under limits.retries, for the whole exchange; else why not, in words.
   virtual std::string_view may_retry(Millis delay) = 0;
   virtual void retry_after(Millis delay) = 0;  // in kAttemptFailed with kPause: attempt again then

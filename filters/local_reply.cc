@@ -95,10 +95,14 @@ std::string_view words_of(const Exchange& x) {
   return x.talkative && !x.detail.empty() ? x.detail : info(x.reason).sentence;
 }
 
+std::uint64_t grpc_status_of(const Exchange& x) {
+  const bool own = x.answer.set && x.answer.grpc_status >= 0 && x.reason == x.answer.reason;
+  return static_cast<std::uint64_t>(own ? x.answer.grpc_status : info(x.reason).grpc_status);
+}
+
 void add_grpc_status(const Exchange& x, Headers& headers) {
   Arena& arena = headers.arena();
-  headers.add(HeaderId::kGrpcStatus,
-              decimal(static_cast<std::uint64_t>(info(x.reason).grpc_status), arena));
+  headers.add(HeaderId::kGrpcStatus, decimal(grpc_status_of(x), arena));
   headers.add(HeaderId::kGrpcMessage, grpc_message(words_of(x), arena));
 }
 

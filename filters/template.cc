@@ -91,7 +91,7 @@ Value value_of(Kind field, const Exchange& x, Scratch& scratch) {
     case Kind::kListener:
       return {x.client.listener != nullptr ? std::string_view(x.client.listener->name) : "", {}};
     case Kind::kClient: return {x.client_ip_text.empty() ? x.client.ip_text : x.client_ip_text, {}};
-    case Kind::kClientId: return {x.client.identity(), {}};
+    case Kind::kClientId: return {x.caller(), {}};
     case Kind::kMethod: return {has_head(x) ? x.method() : std::string_view(), {}};
     case Kind::kHost: return {x.host, {}};
     case Kind::kPath: return path_and_query(x);

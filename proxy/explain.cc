@@ -178,6 +178,7 @@ class Explanation {
   bool has_route() const { return x_.route != nullptr; }
 
  private:
+  void consider();
   void read(const std::string& bytes);
   void take_target();
   void answer();
@@ -222,8 +223,8 @@ void Explanation::decide(const std::string& bytes) {
   if (!x_.answer.set) route_request(x_, snapshot_, listener_);
   if (listener_.routes != nullptr && !x_.path.empty() &&
       (x_.route != nullptr || x_.answer.reason == Reason::kRouteNotFound))
-    considered_ = listener_.routes->explain(x_);
-  if (!x_.answer.set) take_target();
+    consider();
+  if (x_.route != nullptr) take_target();
   if (x_.request.version == Version::kTcp) return;
   if (!x_.answer.set) {
     NoControl control;
@@ -240,6 +241,17 @@ void Explanation::decide(const std::string& bytes) {
     }
   }
   if (x_.answer.set || x_.target->target == nullptr) answer();
+}
+
+// Of a preflight the routes are shown as they were asked: perhaps for the request that it means.
+void Explanation::consider() {
+  considered_ = listener_.routes->explain(x_);
+  const bool same = std::any_of(considered_.begin(), considered_.end(), [&](const Considered& one) {
+    return one.why_not.empty() && one.match == x_.match;
+  });
+  if (same || x_.route == nullptr) return;
+  const AsMeant meant(x_);
+  considered_ = listener_.routes->explain(x_);
 }
 
 void Explanation::read(const std::string& bytes) {
@@ -388,6 +400,11 @@ Json Explanation::json() const {
                       {"host", std::string(x_.request.authority)},
                       {"path", std::string(x_.path_out) + std::string(x_.query)},
                       {"headers", pairs(request_headers())}};
+  if (x_.observed_count != 0) {
+    out["observed"] = Json::array();
+    for (std::size_t i = 0; i < x_.observed_count; ++i)
+      out["observed"].push_back(std::string(x_.observed[i]));
+  }
   if (x_.status != 0)
     out["response"] = {{"status", x_.status}, {"headers", pairs(response_headers())}};
   for (const Considered& one : considered_) {
@@ -457,6 +474,9 @@ void Explanation::append_decision(std::string& out) const {
 
 void Explanation::append_outcome(std::string& out) const {
   Rows rows;
+  if (x_.observed_count != 0) out += "\nobserved, without effect\n";
+  for (std::size_t i = 0; i < x_.observed_count; ++i)
+    out.append("  ").append(x_.observed[i]).append("\n");
   if (leaves()) {
     out += "\nleaves as\n  " + std::string(x_.method()) + " " + std::string(x_.path_out) +
            std::string(x_.query) + "\n  host: " + std::string(x_.request.authority) + "\n";
@@ -470,7 +490,7 @@ void Explanation::append_outcome(std::string& out) const {
     out += "\n";
     for (const auto& [name, value] : response_headers())
       out.append("  ").append(name).append(": ").append(value).append("\n");
-    if (x_.answer.set) out += "  " + body_ + (body_.ends_with('\n') ? "" : "\n");
+    if (x_.answer.set && !body_.empty()) out += "  " + body_ + (body_.ends_with('\n') ? "" : "\n");
   }
   if (x_.route == nullptr) return;
   for (const PolicyLeaf& leaf : policy_leaves(x_))

@@ -107,6 +107,7 @@ int Server::run() {
     log::warn("ended with {} exchanges cut short", cut);
   else if (exit_code_ == 0)
     log::info("drained");
+  aside_ = nullptr;
   workers_.clear();
   log::stop();
   ignore_further_signals();
@@ -145,6 +146,7 @@ bool Server::bind_all() {
       return false;
     }
   }
+  shared_.aside = aside_.get();
   for (unsigned i = 0; i < count; ++i)
     workers_.push_back(std::make_unique<Worker>(i, snapshot_, shared_));
   for (std::size_t i = 0; i < shared_.services.size(); ++i)

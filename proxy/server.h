@@ -11,6 +11,7 @@
 #include "config/log_writer.h"
 #include "discovery/metrics.h"
 #include "discovery/uv_loop.h"
+#include "proxy/aside.h"
 #include "proxy/connection.h"
 #include "proxy/kernel_sockets.h"
 #include "proxy/listener.h"
@@ -75,6 +76,7 @@ class Server {
   std::vector<config::Address> bound_;
   std::vector<std::vector<BoundSocket>> sockets_;  // by listener, by worker; until they serve
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::unique_ptr<Aside> aside_ = std::make_unique<Aside>();  // posts to the workers
   std::vector<std::unique_ptr<AdminServer>> admin_;
   std::vector<Handle<uv_signal_t>> signals_;
   Timer drain_timer_, deadline_timer_, idle_timer_, tick_timer_;

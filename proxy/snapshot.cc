@@ -33,6 +33,9 @@ void compile_route(const config::Config& config, const ServiceIndex& services,
   for (std::size_t i = 0; i < count; ++i) {
     CompiledTarget& target = out.targets[i];
     target.policy = &route.policies[i];
+    const config::Traits traits = config::traits_of(*target.policy);
+    out.traits.guards = out.traits.guards || traits.guards;
+    out.traits.preflights = out.traits.preflights || traits.preflights;
     const config::Service* service = nullptr;
     if (!route.to.empty()) {
       target.target = &route.to[i];
@@ -117,6 +120,26 @@ static bool is_grpc(std::string_view type) {
   return type.size() == kType.size() || type[kType.size()] == '+' || type[kType.size()] == ';';
 }
 
+AsMeant::AsMeant(Exchange& x)
+    : request_(x.request), method_(request_.method), method_text_(request_.method_text) {
+  request_.method_text = request_.headers.get(HeaderId::kAccessControlRequestMethod);
+  request_.method = method_of(request_.method_text);
+}
+
+AsMeant::~AsMeant() {
+  request_.method = method_;
+  request_.method_text = method_text_;
+}
+
+static bool find_route(Exchange& x, const Snapshot& snapshot, const RouteTable& routes,
+                       RouteHit& hit) {
+  if (is_preflight(x.request)) {
+    const AsMeant meant(x);
+    if (routes.find(x, hit) && snapshot.routes[hit.route].traits.preflights) return true;
+  }
+  return routes.find(x, hit);
+}
+
 void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot& listener) {
   if (x.request.version == Version::kTcp) {
     x.client_ip = x.client.ip;
@@ -160,13 +183,18 @@ void route_request(Exchange& x, const Snapshot& snapshot, const ListenerSnapshot
     return;
   }
   RouteHit hit;
-  if (!listener.routes->find(x, hit)) {
+  if (!find_route(x, snapshot, *listener.routes, hit)) {
     x.reply(Reason::kRouteNotFound,
             x.talkative ? listener.routes->nearest_miss(x, x.arena) : std::string_view());
     return;
   }
   x.route = &snapshot.routes[hit.route];
   x.match = hit.match;
+  // What the rules compare and what a service makes of the path could differ.
+  if (x.escaped_slash && x.route->traits.guards &&
+      settings.escaped_slashes == config::EscapedSlashes::kAuto)
+    x.reply(Reason::kBadRequest,
+            "%2f or %5c in the path of a route with access rules (paths.escaped_slashes: auto)");
 }
 
 }  // namespace outrider

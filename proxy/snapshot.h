@@ -38,6 +38,21 @@ struct Snapshot {
       std::shared_ptr<LimitBook> limits = std::make_shared<LimitBook>());
 };
 
+// While it lives, a preflight looks like the request that it asks for: that one's route answers it,
+// if it has `cors`.
+class AsMeant {
+ public:
+  explicit AsMeant(Exchange& x);
+  ~AsMeant();
+  AsMeant(const AsMeant&) = delete;
+  AsMeant& operator=(const AsMeant&) = delete;
+
+ private:
+  RequestHead& request_;
+  const Method method_;
+  const std::string_view method_text_;
+};
+
 // Decides everything about a request that needs no network: checks and normalises target and
 // authority, applies `trust`, finds the route and draws the target (`ticket`: a random number;
 // spill is the caller's). Sets x.answer where the request ends here. The data path and `explain`

@@ -7,6 +7,7 @@
 #include "filters/local_reply.h"
 #include "filters/route_answer.h"
 #include "filters/session.h"
+#include "proxy/aside.h"
 #include "proxy/downstream.h"
 #include "proxy/worker.h"
 
@@ -68,7 +69,7 @@ void Stream::advance() {
 Stream::Next Stream::request() {
   if (x_.route == nullptr && !x_.answer.set) {
     route_request(x_, *snapshot_, owner_.listener().snapshot());
-    if (!x_.answer.set) draw_target();
+    if (x_.route != nullptr) draw_target();
     if (!x_.answer.set) start_timers();
   }
   if (!x_.answer.set && x_.request.version != Version::kTcp) {
@@ -76,7 +77,7 @@ Stream::Next Stream::request() {
     const bool was_grpc = x_.is_grpc;
     const Verdict verdict = x_.target->chain.on_request(x_, *this, request_position_);
     if (x_.is_grpc != was_grpc) start_timers();
-    if (verdict == Verdict::kPause) {
+    if (verdict == Verdict::kPause || verdict == Verdict::kAskAgain) {
       paused_ = x_.whole_request == nullptr || request_ended_;
       if (!paused_) take_whole_request();
       return Next::kWait;
@@ -233,6 +234,7 @@ Stream::Next Stream::done() {
   for (Timer* timer :
        {&total_timer_, &hedge_timer_, &head_timer_, &idle_timer_, &watch_timer_, &flush_timer_})
     timer->stop();
+  if (ticket_ != nullptr) ticket_->stream = nullptr;
   end_tries(x_.reason);
   send_mirror();
   x_.ended_ns = worker_.loop().now_ns();
@@ -430,7 +432,7 @@ void Stream::hold_client(bool held) {
 
 void Stream::resume() {
   paused_ = false;
-  advance();
+  if (step_ == Step::kRequest) advance();
 }
 
 void Stream::resume_after(Millis delay) { head_timer_.start(delay); }
@@ -441,6 +443,20 @@ void Stream::on_flush() { x_.response_body.into(to_client_).on_flush(); }
 
 LimitStore* Stream::limit_store(const std::shared_ptr<SharedStore>& store) {
   return worker_.limit_store(store);
+}
+
+bool Stream::run_aside(std::shared_ptr<Errand> errand) {
+  if (ticket_ == nullptr) ticket_ = std::make_shared<Ticket>(Ticket{this});
+  auto back = [&loop = worker_.loop(), ticket = ticket_] {
+    loop.post([ticket] {
+      if (ticket->stream != nullptr) ticket->stream->resume();
+    });
+  };
+  errand_ = errand;
+  if (Aside* aside = worker_.aside()) return aside->run(std::move(errand), std::move(back));
+  errand_->run();
+  back();
+  return true;
 }
 
 void Stream::fail(const Error& error, std::string_view words) {

@@ -93,6 +93,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   // StreamControl, for filters.
   void resume() override;
   void resume_after(Millis delay) override;
+  bool run_aside(std::shared_ptr<Errand> errand) override;
   std::string_view may_retry(Millis delay) override;
   void retry_after(Millis delay) override;
   void flush_after(Millis delay) override;
@@ -168,6 +169,12 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   ServiceRuntime* runtime_ = nullptr;
   OutBuffer body_;               // request body kept: until there is a lease, and for a retry
   Headers* trailers_ = nullptr;  // the request's
+  // What a filter has sent to another thread, and who is to hear that it is back.
+  struct Ticket {
+    Stream* stream;
+  };
+  std::shared_ptr<Errand> errand_;
+  std::shared_ptr<Ticket> ticket_;  // points here until the exchange ends
   std::string_view answer_body_;
 
   Timer total_timer_, head_timer_, hedge_timer_, idle_timer_, watch_timer_, flush_timer_;

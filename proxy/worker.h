@@ -25,6 +25,7 @@
 
 namespace outrider {
 
+class Aside;
 class Listener;
 class Mirror;
 struct BoundSocket;
@@ -73,6 +74,7 @@ struct Shared {
   std::vector<std::shared_ptr<ListenerShared>> listeners;  // as Config::listeners
   LogWriter* access_log = nullptr;                         // null: off
   std::shared_ptr<LogSink> access_sink;
+  Aside* aside = nullptr;  // null: errands run on the worker's own thread
 };
 
 class Worker {
@@ -114,6 +116,7 @@ class Worker {
   const std::shared_ptr<const Snapshot>& snapshot() const { return snapshot_; }
   ServiceRuntime& service(std::uint32_t index) { return *services_[index]; }
   LimitStore* limit_store(const std::shared_ptr<SharedStore>& store);
+  Aside* aside() const { return shared_.aside; }
   void log(const Exchange& x);
   std::int64_t wall_ms() const { return loop_.wall_ms(); }
   void* stream_memory();

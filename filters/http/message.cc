@@ -41,6 +41,12 @@ std::string_view to_string(Version version) {
   return {};
 }
 
+bool is_preflight(const RequestHead& request) {
+  return request.method == Method::kOptions &&
+         request.headers.find(HeaderId::kAccessControlRequestMethod) != nullptr &&
+         request.headers.find(HeaderId::kOrigin) != nullptr;
+}
+
 std::string_view status_phrase(int status) {
   switch (status) {  // the IANA registry of status codes
     case 100: return "Continue";

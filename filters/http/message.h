@@ -40,6 +40,11 @@ constexpr bool is_idempotent(Method method) {
 enum class Version : std::uint8_t { kHttp10, kHttp11, kHttp2, kTcp };
 std::string_view to_string(Version version);  // `HTTP/1.1`
 
+struct RequestHead;
+// A browser asks whether it may send a request (Fetch §3.2.2), whose method is in
+// Access-Control-Request-Method.
+bool is_preflight(const RequestHead& request);
+
 struct RequestHead {
   explicit RequestHead(Arena& arena) : headers(arena) {}
   Method method = Method::kGet;

@@ -63,11 +63,19 @@ struct Driver final : StreamControl {
   void resume_after(Millis wait) override { delay = wait; }
   void flush_after(Millis wait) override { flush = wait; }
   void fail(const Error& error, std::string_view) override { failed = error.reason; }
+  bool run_aside(std::shared_ptr<Errand> work) override {
+    if (!errands_allowed) return false;
+    errand = std::move(work);
+    errand->run();
+    return true;
+  }
   std::string_view may_retry(Millis) override {
     return retries_allowed ? "" : "limits.retries of the service are in flight";
   }
   void retry_after(Millis wait) override { delay = wait; }
   bool retries_allowed = true;
+  bool errands_allowed = true;
+  std::shared_ptr<Errand> errand;  // has run
   bool resumed = false;
   std::optional<Millis> delay;
   std::optional<Millis> flush;
@@ -108,9 +116,21 @@ struct World {
     said = loaded.config;
     policy = said->routes[0].policies[0];
   }
+  // What the loader has against it, each as `TEXT [CODE]`; none: it is accepted.
+  static std::vector<std::string> refused(const std::string& yaml) {
+    const config::Loaded loaded = config::load_text(
+        "test.yaml",
+        "outrider: v1\nlisten: 8080\nservices: {shop: 8081}\nroutes:\n- to: shop\n  " + yaml + "\n",
+        {.extensions = filter_keys()});
+    std::vector<std::string> all;
+    for (const config::Diagnostic& found : loaded.diagnostics)
+      all.push_back(found.text + " [" + found.code + "]");
+    return all;
+  }
   void match(const std::string& path) { route.matches.assign(1, match_of(path)); }
   FilterContext context(bool forwards = true) {
-    return {model, route, policy, forwards ? &service : nullptr, forwards, limits};
+    return {said != nullptr ? *said : model, route,    policy,
+            forwards ? &service : nullptr,   forwards, limits};
   }
   // The exchange, routed; made anew each time.
   Exchange& exchange(std::string_view target = "/", std::string_view authority = "shop.example") {
