@@ -7,6 +7,7 @@
 // choice of an endpoint are no filters: forwarded.h, proxy/.
 #define OUTRIDER_FILTERS(FILTER)                                                                 \
   FILTER(grpc_web)  /* all others see gRPC */                                                    \
+  FILTER(access)    /* allow, deny */                                                            \
   FILTER(limit)     /* how often; before anything is done for the request */                     \
   FILTER(compress)  /* what the client takes; the response as it leaves */                       \
   FILTER(buffer)    /* once it is clear that the request goes on */                              \
