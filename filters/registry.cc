@@ -7,6 +7,7 @@
 // choice of an endpoint are no filters: forwarded.h, proxy/.
 #define OUTRIDER_FILTERS(FILTER)                                                                 \
   FILTER(grpc_web)  /* all others see gRPC */                                                    \
+  FILTER(cors)      /* answers preflights, which carry no credentials; decorates every answer */ \
   FILTER(access)    /* allow, deny */                                                            \
   FILTER(limit)     /* how often; before anything is done for the request */                     \
   FILTER(compress)  /* what the client takes; the response as it leaves */                       \
