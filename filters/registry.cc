@@ -9,6 +9,8 @@
   FILTER(grpc_web)  /* all others see gRPC */                                                    \
   FILTER(cors)      /* answers preflights, which carry no credentials; decorates every answer */ \
   FILTER(access)    /* allow, deny */                                                            \
+  FILTER(basic)     /* a name and password */                                                    \
+  FILTER(api_key)   /* a key */                                                                  \
   FILTER(limit)     /* how often; before anything is done for the request */                     \
   FILTER(compress)  /* what the client takes; the response as it leaves */                       \
   FILTER(buffer)    /* once it is clear that the request goes on */                              \

@@ -5,6 +5,7 @@
 #include <brotli/encode.h>
 #include <llhttp.h>
 #include <nghttp2/nghttp2.h>
+#include <openssl/crypto.h>
 #include <uv.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -31,6 +32,7 @@ std::string version_text() {
   line("libuv", uv_version_string());
   line("llhttp", dotted(LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH));
   line("nghttp2", nghttp2_version(0)->version_str);
+  line("openssl", OpenSSL_version(OPENSSL_VERSION_STRING));
   line("nlohmann-json", dotted(NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
                                NLOHMANN_JSON_VERSION_PATCH));
   line("yaml-cpp", kYamlCppVersion);
