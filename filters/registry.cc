@@ -12,6 +12,7 @@
   FILTER(basic)     /* a name and password */                                                    \
   FILTER(api_key)   /* a key */                                                                  \
   FILTER(limit)     /* how often; before anything is done for the request */                     \
+  FILTER(fault)     /* delays and aborts */                                                      \
   FILTER(compress)  /* what the client takes; the response as it leaves */                       \
   FILTER(buffer)    /* once it is clear that the request goes on */                              \
   FILTER(forwarded) /* what the upstream learns about the client; sees the request as it came */ \
