@@ -61,8 +61,8 @@ bool RetryBudget::take(std::uint64_t now_ns, double share) {
 // is everybody's, or each would have a reserve of its own at its edge.
 std::uint32_t RetryBudget::latest(std::uint32_t second) {
   std::uint32_t seen = latest_.load(std::memory_order_relaxed);
-  while (seen < second &&
-         !latest_.compare_exchange_weak(seen, second, std::memory_order_relaxed)) {}
+  while (seen < second && !latest_.compare_exchange_weak(seen, second, std::memory_order_relaxed)) {
+  }
   return std::max(seen, second);
 }
 
