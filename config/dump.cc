@@ -218,6 +218,7 @@ Long shorthand(const Value& value, const Key& rule) {
     case Type::kRewriteTo: return wrap("path", scalar(value));
     case Type::kTimeoutPolicy: return wrap("total", scalar(value));
     case Type::kHedgePolicy: return wrap("after", scalar(value));
+    case Type::kHealthTo: return value.is_false() ? scalar(value) : wrap("probe", scalar(value));
     case Type::kRetryPolicy:
       return wrap("attempts", value.is_false() ? scalar("0", false, value.mark()) : scalar(value));
     default: return scalar(value, rule.type);
@@ -232,6 +233,7 @@ Long long_form(const Value& value, const Key& rule) {
     case Type::kHosts:
     case Type::kPathMatches:
     case Type::kMethods:
+    case Type::kStatuses:
     case Type::kRetryWhen: return list_of_scalars(value);
     case Type::kEndpoints: return endpoints(value);
     case Type::kMatches: return matches(value);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "config/model.h"
@@ -32,7 +33,10 @@ struct Rate {
   std::uint64_t count = 0;
   Millis period{0};  // a second, a minute or an hour
 };
-Problem parse_rate(std::string_view text, Rate& out);  // `50/s` `600/m` `10/h`
+Problem parse_rate(std::string_view text, Rate& out);          // `50/s` `600/m` `10/h`
+Problem parse_failures(std::string_view text, unsigned& out);  // `5 failures`
+Problem parse_probe(std::string_view text, HealthCheck& out);  // `GET /healthz` `tcp` `grpc a.B`
+Problem parse_statuses(std::string_view text, std::pair<int, int>& out);  // `204` `200..299`
 // `client.ip` `client.id` `header N` `query N` `cookie N`
 Problem parse_request_part(std::string_view text, RequestPart& out);
 struct BalanceChoice {

@@ -178,6 +178,33 @@ Problem parse_rate(std::string_view text, Rate& out) {
   return no_rate;
 }
 
+Problem parse_failures(std::string_view text, unsigned& out) {
+  const std::size_t blank = text.find(' ');
+  std::int64_t count = 0;
+  const std::string_view unit = blank == std::string_view::npos ? "" : text.substr(blank + 1);
+  if (!all_digits(text.substr(0, blank)) || (unit != "failures" && unit != "failure"))
+    return {"is not a number of failures: write 5 failures", "bad-value", {}};
+  if (Problem problem = parse_integer(text.substr(0, blank), 1, limits::kMaxEjectAfter, count))
+    return problem;
+  out = static_cast<unsigned>(count);
+  return {};
+}
+
+Problem parse_statuses(std::string_view text, std::pair<int, int>& out) {
+  const std::size_t dots = text.find("..");
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+  const std::string_view from = text.substr(0, dots);
+  const std::string_view to = dots == std::string_view::npos ? from : text.substr(dots + 2);
+  if (!all_digits(from) || !all_digits(to))
+    return {"is not a status: write 204 or 200..299", "bad-value", {}};
+  if (Problem problem = parse_integer(from, 100, 599, first)) return problem;
+  if (Problem problem = parse_integer(to, 100, 599, last)) return problem;
+  if (last < first) return {"ends below where it begins", "out-of-range", {}};
+  out = {static_cast<int>(first), static_cast<int>(last)};
+  return {};
+}
+
 Problem parse_retry_on(std::string_view text, RetryWhen& out) {
   for (const auto& [name, bit] : kConditions) {
     if (name != text) continue;

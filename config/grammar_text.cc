@@ -134,6 +134,38 @@ Problem check_host(std::string_view text) {
   return {};
 }
 
+Problem parse_probe(std::string_view text, HealthCheck& out) {
+  constexpr std::string_view kMethods[] = {"GET", "HEAD", "OPTIONS", "POST"};
+  const Problem no_probe{
+      "is not a probe: write GET /healthz, tcp, grpc or grpc shop.Cart", "bad-value", {}};
+  const std::size_t blank = text.find(' ');
+  const std::string_view word = text.substr(0, blank);
+  const std::string_view rest =
+      blank == std::string_view::npos ? std::string_view() : text.substr(blank + 1);
+  const bool printable =
+      std::all_of(rest.begin(), rest.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+  if (!printable) return no_probe;
+  using Probe = HealthCheck::Probe;
+  if (word == "tcp" || word == "grpc") {
+    if (blank != std::string_view::npos && (rest.empty() || word == "tcp")) return no_probe;
+    if (rest.size() > limits::kGrpcServiceBytes)
+      return {"names a service of more than 512 bytes", "out-of-range", {}};
+    out.probe = word == "tcp" ? Probe::kTcp : Probe::kGrpc;
+    out.service = rest;
+  } else {
+    const bool known =
+        std::find(std::begin(kMethods), std::end(kMethods), word) != std::end(kMethods);
+    if (!known || !rest.starts_with('/') || rest.find('#') != std::string_view::npos)
+      return no_probe;
+    if (rest.size() > limits::kTargetBytes) return {"is longer than 8 KiB", "out-of-range", {}};
+    out.probe = Probe::kHttp;
+    out.method = word;
+    out.target = rest;
+  }
+  out.text = text;
+  return {};
+}
+
 Problem parse_target(std::string_view text, Target& out) {
   const std::size_t at = text.find('@');
   const std::string_view subset =

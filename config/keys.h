@@ -22,6 +22,9 @@ enum class Section : std::uint8_t {
   kEndpoint,
   kServiceLimits,
   kServiceTimeouts,
+  kHealth,
+  kEject,
+  kOutliers,
   kPolicy,
   kRoute,
   kMatch,
@@ -39,6 +42,7 @@ enum class Section : std::uint8_t {
   kMetrics,
   kAdmin,
   kDrain,
+  kOverload,
   kDefaults,
   kDefaultService,
 };
@@ -86,6 +90,11 @@ enum class Type : std::uint8_t {
   kRetryWhen,      // conditions and statuses
   kBackoffRange,
   kBalance,      // a word, or `hash(KEY)`, `maglev(KEY)`
+  kFailures,     // `5 failures`
+  kHealthTo,     // a probe, false, or a map
+  kProbe,        // `GET /healthz`, `tcp`, `grpc`, `grpc shop.Cart`
+  kCeiling,      // a share, a size, or false
+  kStatuses,     // `200..299`, `204`, or a list of them
   kUploadRate,   // `240B/s after 5s`, or false
   kAccessLogTo,  // json, text, false, or a map
   kTextOrMap,    // a short form, or a map of `fields`

@@ -110,6 +110,44 @@ inline constexpr std::size_t kVerdicts = 1024;       // verified passwords a thr
 inline constexpr Millis kVerdictAge = 5min;          // … for so long
 inline constexpr Millis kCorsMaxAge = 10min;  // one preflight in that time; browsers' own is 5 s
 
+// Ejection: an endpoint that fails is left alone for a while.
+inline constexpr unsigned kEjectAfter =
+    5;  // fewer would take a deploy's hiccup for a dead endpoint
+inline constexpr unsigned kMaxEjectAfter = 10'000;
+inline constexpr Millis kEjectFor = 30s;  // a restart takes about that long
+inline constexpr Millis kEjectForLeast = 100ms;
+inline constexpr double kEjectAtMost = 0.5;      // the rest must be able to carry the load
+inline constexpr unsigned kEjectTimesMost = 10;  // 5 min by default: it may have come back long ago
+inline constexpr Millis kOutlierEvery = 10s;
+inline constexpr unsigned kOutlierVolume = 100;  // fewer requests say nothing about a rate
+inline constexpr std::size_t kOutlierPeers = 3;  // of two, nobody can say which one is odd
+
+// Health checks.
+inline constexpr Millis kProbeEvery = 5s;
+inline constexpr Millis kProbeEveryLeast = 100ms;
+inline constexpr Millis kProbeTimeout = 2s;
+inline constexpr unsigned kProbesHealthy = 2;
+inline constexpr unsigned kProbesUnhealthy = 3;
+inline constexpr unsigned kMaxProbes = 1'000;
+inline constexpr std::size_t kProbeBytes = 64 * 1024;  // of an answer; its status is what counts
+inline constexpr std::size_t kGrpcServiceBytes = 512;
+
+// Adaptive concurrency (discovery/concurrency.h).
+inline constexpr unsigned kConcurrencyStart = 32;  // enough for a quiet service, soon left behind
+inline constexpr unsigned kConcurrencyLeast = 4;   // below it nothing could be learnt
+inline constexpr unsigned kConcurrencyMost = 10'000;
+
+// Overload. Shares are of the ceiling: there is time to react between two looks.
+inline constexpr double kOverloadMemory = 0.8;       // the rest is for what cannot be foreseen
+inline constexpr double kOverloadDescriptors = 0.9;  // the rest is for connections to servers
+inline constexpr Millis kOverloadLoopDelay = 1s;     // a request waits that long before it begins
+inline constexpr Millis kLoopDelayLeast = 10ms;
+inline constexpr double kShedAccept = 0.90;     // of the memory ceiling: no new clients
+inline constexpr double kShedStreams = 0.95;    // no new requests
+inline constexpr double kShedIdle = 1.00;       // idle connections end, and the largest buffers
+inline constexpr double kShedBack = 0.05;       // so much lower until a step is taken back
+inline constexpr unsigned kShedRetryAfter = 2;  // seconds, told with a 503
+
 // Back-pressure: above high the source is held, below low it goes on.
 inline constexpr std::size_t kHighWater = 64 * 1024;
 inline constexpr std::size_t kLowWater = 16 * 1024;

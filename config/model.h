@@ -174,6 +174,41 @@ struct ServiceLimits {  // process-wide; 0: no limit
   Leaf<Millis> pending_time{limits::kPendingTime, {}};
   Leaf<std::uint64_t> requests{0, {}};
   Leaf<std::uint64_t> retries{0, {}};
+  Leaf<bool> adaptive{false, {}};  // concurrency: found out from latencies
+};
+
+// When an endpoint is left alone because requests fail there.
+struct Eject {
+  bool on = true;
+  bool observe = false;                           // decides, counts and logs, but does nothing
+  Leaf<unsigned> after{limits::kEjectAfter, {}};  // gateway errors in a row; 0: not counted
+  Leaf<unsigned> after_5xx{0, {}};
+  Leaf<unsigned> after_local{0, {}};  // failures without an answer, apart; 0: among the others
+  Leaf<Millis> span{limits::kEjectFor, {}};        // the first time; then twice, thrice …
+  Leaf<double> at_most{limits::kEjectAtMost, {}};  // share of the endpoints
+  // Against the other endpoints over limits::kOutlierEvery; 0: not compared.
+  Leaf<double> success{0, {}};    // so much below the mean of their success rates
+  Leaf<unsigned> latency{0, {}};  // so many times the median of their latencies
+  Leaf<unsigned> volume{limits::kOutlierVolume, {}};  // least requests to be compared
+  bool compares() const { return on && (success.value > 0 || latency.value != 0); }
+};
+
+// How endpoints are asked whether they are well.
+struct HealthCheck {
+  enum class Probe : std::uint8_t { kNone, kHttp, kTcp, kGrpc };
+  Probe probe = Probe::kNone;
+  std::string text;    // as written: `GET /healthz`, `tcp`, `grpc shop.Cart`
+  std::string method;  // kHttp
+  std::string target;
+  std::string service;                                    // kGrpc; empty: the server as a whole
+  std::string host;                                       // empty: the endpoint's address
+  std::vector<std::pair<int, int>> statuses{{200, 299}};  // of a good answer, ends included
+  Millis every = limits::kProbeEvery;
+  Millis timeout = limits::kProbeTimeout;
+  unsigned healthy = limits::kProbesHealthy;      // good answers in a row to be used again
+  unsigned unhealthy = limits::kProbesUnhealthy;  // bad ones in a row to be left alone
+  Mark mark;
+  bool on() const { return probe != Probe::kNone; }
 };
 
 struct Service {
@@ -185,6 +220,8 @@ struct Service {
   RequestPart balance_key;  // of kHash and kMaglev
   Millis slow_start{0};     // 0: none
   std::string near_zone;    // where this proxy runs, if that matters to the choice; else empty
+  HealthCheck health;
+  Eject eject;
   ServiceLimits limits;
   Leaf<Millis> connect{limits::kConnect, {}};
   Leaf<Millis> idle{limits::kPoolIdle, {}};
@@ -349,6 +386,14 @@ struct Admin {
   Address address;  // 127.0.0.1:9901
 };
 
+// When the process begins to refuse work in order to live; 0: not looked at.
+struct Overload {
+  double memory_share = limits::kOverloadMemory;  // of the cgroup's limit, else of the machine's
+  std::uint64_t memory = 0;                       // bytes, in place of the share
+  double descriptors = limits::kOverloadDescriptors;  // share of RLIMIT_NOFILE
+  Millis loop_delay = limits::kOverloadLoopDelay;
+};
+
 struct File {
   std::string path;       // as named on the command line or by include
   std::string directory;  // what relative paths in it are relative to
@@ -365,6 +410,7 @@ struct Config {
   std::vector<Route> routes;        // file order
   Telemetry telemetry;
   Admin admin;
+  Overload overload;
   Millis drain_delay = limits::kDrainDelay;
   Millis drain_deadline = limits::kDrainDeadline;  // 0: none
 

@@ -107,6 +107,47 @@ void read_drain(const Value& value, Config& config) {
                        "`deadline` comes before `delay` is over: both run from the signal");
 }
 
+// `80%`, `512MiB`, or false.
+void read_ceiling(const Value& value, Overload& overload) {
+  double share = 0;
+  std::uint64_t size = 0;
+  const auto text = value.text("a share, a size or false");
+  if (!text) return;
+  if (*text == "false") {
+    overload.memory_share = 0;
+  } else if (text->ends_with('%') ? parse_percent(*text, share) : parse_size(*text, size)) {
+    value.fail({"is neither a share nor a size: write 80% or 512MiB", "bad-value", {}});
+  } else if (text->ends_with('%') ? share == 0 : size == 0) {
+    value.fail({"is nothing: false switches it off", "out-of-range", {}});
+  } else {
+    overload.memory_share = share;
+    overload.memory = size;
+  }
+}
+
+void read_overload(const Value& value, Overload& overload) {
+  if (value.is_false()) {
+    overload = {.memory_share = 0, .memory = 0, .descriptors = 0, .loop_delay = Millis{0}};
+    return;
+  }
+  if (!value.is_map()) return value.wrong_type("a map or false");
+  const Map map(value, Section::kOverload);
+  if (!map) return;
+  if (const auto memory = map["memory"]) read_ceiling(*memory, overload);
+  if (const auto descriptors = map["descriptors"]) {
+    if (descriptors->is_false())
+      overload.descriptors = 0;
+    else if (descriptors->parse(parse_percent, overload.descriptors) && overload.descriptors == 0)
+      descriptors->fail({"is nothing: false switches it off", "out-of-range", {}});
+  }
+  if (Millis delay{}; map.get("loop_delay", delay)) {
+    if (delay.count() != 0 && delay < limits::kLoopDelayLeast)
+      map["loop_delay"]->fail({"is below 10ms", "out-of-range", {}});
+    else
+      overload.loop_delay = delay;
+  }
+}
+
 // Surfaces that were written may not share an address with each other or a listener.
 void check_surfaces(Draft& draft) {
   const Config& config = draft.config;
@@ -161,6 +202,7 @@ void read_process(Draft& draft) {
     }
     if (const auto value = top.map["admin"]) read_admin(*value, config.admin);
     if (const auto value = top.map["drain"]) read_drain(*value, config);
+    if (const auto value = top.map["overload"]) read_overload(*value, config.overload);
   }
   check_surfaces(draft);
 }

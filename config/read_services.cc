@@ -138,6 +138,90 @@ void read_balance(const Value& value, Service& service) {
   service.balance_key = std::move(choice.key);
 }
 
+// `5 failures`, or false: 0.
+void failures_leaf(const Map& map, std::string_view name, Leaf<unsigned>& out) {
+  const auto value = map[name];
+  if (!value) return;
+  unsigned count = 0;
+  if (value->is_false() || value->parse(parse_failures, count, "a number of failures"))
+    out = {count, value->mark()};
+}
+
+void share_leaf(const Map& map, std::string_view name, Leaf<double>& out) {
+  double share = 0;
+  if (map.get(name, share, parse_percent)) out = {share, map[name]->mark()};
+}
+
+// A duration that is at least `least`.
+bool read_time(const Map& map, std::string_view name, Millis least, Millis& out) {
+  Millis time{};
+  if (!map.get(name, time)) return false;
+  if (time < least) {
+    map[name]->fail({"is below " + std::to_string(least.count()) + "ms", "out-of-range", {}});
+    return false;
+  }
+  out = time;
+  return true;
+}
+
+void read_eject(const Value& value, Eject& eject) {
+  if (value.is_false()) {
+    eject.on = false;
+    return;
+  }
+  if (!value.is_map()) return value.wrong_type("a map or false");
+  const Map map(value, Section::kEject);
+  if (!map) return;
+  eject.on = true;
+  failures_leaf(map, "after", eject.after);
+  failures_leaf(map, "after_5xx", eject.after_5xx);
+  failures_leaf(map, "after_local", eject.after_local);
+  if (read_time(map, "for", limits::kEjectForLeast, eject.span.value))
+    eject.span.mark = map["for"]->mark();
+  share_leaf(map, "at_most", eject.at_most);
+  if (const auto outliers = map["outliers"]) {
+    const Map rules(*outliers, Section::kOutliers);
+    if (rules) {
+      share_leaf(rules, "success", eject.success);
+      count_leaf(rules, "latency", eject.latency);
+      count_leaf(rules, "volume", eject.volume);
+    }
+  }
+  if (const auto mode = map.get_word("mode")) eject.observe = *mode == 1;
+}
+
+void read_health(const Value& value, HealthCheck& health) {
+  if (value.is_false()) {
+    health.probe = HealthCheck::Probe::kNone;
+    return;
+  }
+  health.mark = value.mark();
+  if (!value.is_map()) {
+    value.parse(parse_probe, health, "a probe, a map or false");
+    return;
+  }
+  const Map map(value, Section::kHealth);
+  if (!map) return;
+  map.get("probe", health, parse_probe);
+  read_time(map, "every", limits::kProbeEveryLeast, health.every);
+  read_time(map, "timeout", Millis{1}, health.timeout);
+  map.get_count("healthy", health.healthy);
+  map.get_count("unhealthy", health.unhealthy);
+  if (const auto host = map["host"])
+    if (const auto text = host->text(); text && host->check(check_host, *text)) health.host = *text;
+  const auto status = map["status"];
+  if (!status) return;
+  if (status->is_map()) return status->wrong_type("a list of statuses");
+  health.statuses.clear();
+  for (std::uint32_t i = 0; i < status->items(); ++i) {
+    const Value item = status->item(i);
+    std::pair<int, int> range;
+    if (item.parse(parse_statuses, range, "a status")) health.statuses.push_back(range);
+  }
+  if (status->is_list() && status->items() == 0)
+    status->error("bad-value", "names no status: no answer would be good");
+}
+
 // What raw TCP has no use for: it has no response head, and only a connection that failed is tried
 // again, at once.
 void warn_http_keys(const Value& service) {
@@ -147,10 +231,11 @@ void warn_http_keys(const Value& service) {
     if (group.name() == "balance" && !parse_balance(group.text().value_or(""), choice) &&
         choice.key.kind != VariableKind::kClient && choice.key.kind != VariableKind::kClientId)
       group.warn("no-effect", "has no effect on raw TCP: a connection has no such key");
-    if (group.name() != "timeout" && group.name() != "retry") continue;
+    if (group.name() != "timeout" && group.name() != "retry" && group.name() != "eject") continue;
     for (std::uint32_t k = 0; k < group.entries(); ++k) {
       const Value entry = group.entry(k);
-      for (const std::string_view name : {"headers", "when", "backoff", "budget", "methods"})
+      for (const std::string_view name :
+           {"headers", "when", "backoff", "budget", "methods", "after_5xx", "outliers"})
         if (entry.name() == name) entry.warn("no-effect", "has no effect on raw TCP");
     }
   }
@@ -172,6 +257,9 @@ void read_service(Draft& draft, const Value& value, Service service) {
       apply_scheme(endpoints, map["protocol"], service);
       service.endpoints = std::move(endpoints.list);
     }
+    const auto health = map["health"];
+    if (health && health->is_map() && !service.health.on())
+      health->error_at_key("missing-key", "needs the key 'probe', here or in defaults.service");
     if (const auto subsets = map["subsets"]) read_subsets(*subsets, service);
   }
   if (service.protocol == Protocol::kTcp) warn_http_keys(value);
@@ -195,6 +283,8 @@ void read_service_settings(const Map& map, const std::string& zone, Service& ser
     if (aware && zone.empty())
       map["zone_aware"]->warn("no-effect", "has no effect: no `zone` says where this proxy runs");
   }
+  if (const auto value = map["health"]) read_health(*value, service.health);
+  if (const auto value = map["eject"]) read_eject(*value, service.eject);
   if (const auto value = map["limits"]) {
     const Map limits(*value, Section::kServiceLimits);
     if (limits) {
@@ -203,6 +293,9 @@ void read_service_settings(const Map& map, const std::string& zone, Service& ser
       time_leaf(limits, "pending_time", service.limits.pending_time);
       count_leaf(limits, "requests", service.limits.requests);
       count_leaf(limits, "retries", service.limits.retries);
+      if (const auto concurrency = limits["concurrency"])
+        if (concurrency->is_false() || limits.get_word("concurrency"))
+          service.limits.adaptive = {!concurrency->is_false(), concurrency->mark()};
     }
   }
   if (const auto value = map["timeouts"]) {

@@ -15,6 +15,7 @@ using Json = nlohmann::ordered_json;
 constexpr std::string_view kReference =
     R"(\$\{)";  // a value from the environment may stand wherever a scalar may
 constexpr std::string_view kDuration = R"(^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$)";
+constexpr std::string_view kProbe = R"(^((GET|HEAD|OPTIONS|POST) /.*|tcp|grpc( .+)?)$)";
 constexpr std::string_view kSize = R"(^[0-9]+(B|KiB|MiB|GiB|KB|MB|GB)?$)";
 
 std::string section_name(Section section) {
@@ -28,6 +29,9 @@ std::string section_name(Section section) {
                                          "endpoint",
                                          "service_limits",
                                          "service_timeouts",
+                                         "health",
+                                         "eject",
+                                         "outliers",
                                          "policy",
                                          "route",
                                          "match",
@@ -45,6 +49,7 @@ std::string section_name(Section section) {
                                          "metrics",
                                          "admin",
                                          "drain",
+                                         "overload",
                                          "defaults",
                                          "default_service"};
   static_assert(std::size(kNames) == kSections);
@@ -135,6 +140,12 @@ Json type_of(const Key& key) {
     case Type::kRespondWith: return any_of({number(200, 599), ref(key.of)});
     case Type::kRewriteTo: return any_of({pattern("^/"), ref(key.of)});
     case Type::kAccessLogTo: return any_of({words_of("json|text|false"), ref(key.of)});
+    case Type::kFailures: return pattern("^[0-9]+ failures?$");
+    case Type::kProbe: return pattern(kProbe);
+    case Type::kHealthTo: return any_of({pattern(kProbe), no(), ref(key.of)});
+    case Type::kCeiling: return any_of({pattern(R"(^[0-9]+(\.[0-9]+)?%$)"), pattern(kSize), no()});
+    case Type::kStatuses:
+      return one_or_list(any_of({number(100, 599), pattern(R"(^[0-9]+\.\.[0-9]+$)")}));
     case Type::kBackoffRange: return pattern(R"(^[0-9a-z]+(\.\.[0-9a-z]+)?$)");
     case Type::kBalance:
       return any_of(

@@ -58,7 +58,8 @@ constexpr std::string_view kAttemptResults[] = {"ok",    "connect_failure", "con
 constexpr std::string_view kConnectionStates[] = {"connecting", "idle", "active"};
 constexpr std::string_view kRefusedLimits[] = {
     "connections", "per_client",     "pending", "requests",  "retries",
-    "resets",      "control_frames", "headers", "handshake", "other"};
+    "resets",      "control_frames", "headers", "handshake", "concurrency",
+    "overload",    "descriptors",    "other"};
 struct EventRow {
   std::string_view family, help, name, label, value;  // `name`: of what, route or service
 };

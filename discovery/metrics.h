@@ -59,6 +59,9 @@ enum class RefusedLimit : std::uint8_t {
   kControlFrames,
   kHeaders,
   kHandshake,
+  kConcurrency,
+  kOverload,
+  kDescriptors,
   kOther,
   kCount
 };

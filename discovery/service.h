@@ -5,6 +5,7 @@
 
 #include <sys/socket.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -42,6 +43,25 @@ class Random {
   std::uint64_t state_;
 };
 
+enum class EjectedFor : std::uint8_t {
+  kGatewayErrors,
+  kServerErrors,
+  kLocalFailures,
+  kSuccessRate,
+  kLatency,
+  kCount
+};
+
+// Ejection's own of a service; see ejection.h.
+struct EjectionState {
+  std::mutex mutex;  // guards every EndpointState::ejection too
+  std::atomic<std::uint32_t> out{0};
+  std::array<std::uint64_t, static_cast<std::size_t>(EjectedFor::kCount)> count{};
+  std::uint64_t refused = 0;  // because of `at_most`, or for want of another endpoint
+};
+
+class ConcurrencyLimit;  // concurrency.h
+
 // Process-wide, one per service name, alive across reloads.
 struct ServiceShared {
   explicit ServiceShared(std::size_t endpoint_count = 0);
@@ -59,6 +79,8 @@ struct ServiceShared {
   std::atomic<std::uint64_t> pending{0};
   std::atomic<std::uint64_t> requests{0};
   std::atomic<std::uint64_t> retries{0};
+  EjectionState ejection;
+  std::shared_ptr<ConcurrencyLimit> concurrency;  // null: not adaptive
   // Asks every worker to close connections that idle while another waits for a place under the
   // limit. Set before the workers start; may be empty.
   std::function<void()> want_idle;
@@ -86,6 +108,20 @@ struct SocketAddress {
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
 };
 
+// What one worker saw of an endpoint since it was asked last, for the comparison with the others.
+struct EndpointSample {
+  std::uint64_t requests = 0;
+  std::uint64_t failures = 0;
+  std::uint64_t latencies = 0;  // how many
+  std::uint64_t latency_us = 0;
+  void add(const EndpointSample& other) {
+    requests += other.requests;
+    failures += other.failures;
+    latencies += other.latencies;
+    latency_us += other.latency_us;
+  }
+};
+
 class Endpoint {
  public:
   Endpoint(const config::Endpoint& endpoint, std::uint32_t index, std::uint64_t id)
@@ -100,6 +136,7 @@ class Endpoint {
   const SocketAddress address;
   const std::string text;
   std::uint32_t active = 0;  // this worker's requests in flight
+  EndpointSample sample;
 
   // What one attempt took, until the head of the answer or its failure. Remembered is the peak,
   // which fades; a failure counts as a long wait, however soon it came.

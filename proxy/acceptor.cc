@@ -50,7 +50,15 @@ void Acceptor::open(BoundSocket socket) {
   resume();
 }
 
-void Acceptor::resume() { socket_->watch(Watched::kReadable); }
+void Acceptor::resume() {
+  if (!held_) socket_->watch(Watched::kReadable);
+}
+
+void Acceptor::hold(bool held) {
+  held_ = held;
+  if (socket_ == nullptr || pause_.armed()) return;
+  socket_->watch(held ? 0 : Watched::kReadable);
+}
 
 void Acceptor::close() {
   file_ = nullptr;  // first: while this socket answers, nobody else takes the name
@@ -66,7 +74,10 @@ void Acceptor::on_readable() {
       events_.on_accepted(std::move(socket));
     else if (error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM)
       return refuse_and_pause();
-    else if (error != -EINTR && error != -ECONNABORTED)
+    else if (error == -EDQUOT) {
+      events_.on_refused();
+      return refuse_and_pause();
+    } else if (error != -EINTR && error != -ECONNABORTED)
       return;
   }
 }

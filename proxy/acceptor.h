@@ -56,6 +56,7 @@ class Acceptor {
   Acceptor(EventLoop& loop, Sockets& sockets, Events& events);
   void open(BoundSocket socket);  // takes it over
   void close();
+  void hold(bool held);  // nobody is accepted meanwhile: clients wait
 
  private:
   void resume();
@@ -67,6 +68,7 @@ class Acceptor {
   ListeningHandle socket_;
   std::shared_ptr<SocketFile> file_;
   Timer pause_;
+  bool held_ = false;
 };
 
 }  // namespace outrider

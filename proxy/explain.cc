@@ -389,7 +389,7 @@ Json Explanation::json() const {
       out["targets"].push_back({{"service", target.service},
                                 {"subset", target.subset.empty() ? Json() : Json(target.subset)},
                                 {"weight", target.weight}});
-    for (const PolicyLeaf& leaf : policy_leaves(x_))
+    for (const PolicyLeaf& leaf : policy_leaves(x_, config_))
       out["policy"][leaf.key] = {{"value", leaf.value}, {"origin", config_.where(leaf.origin)}};
     for (const Candidate& one : endpoints())
       out["endpoints"].push_back(
@@ -493,7 +493,7 @@ void Explanation::append_outcome(std::string& out) const {
     if (x_.answer.set && !body_.empty()) out += "  " + body_ + (body_.ends_with('\n') ? "" : "\n");
   }
   if (x_.route == nullptr) return;
-  for (const PolicyLeaf& leaf : policy_leaves(x_))
+  for (const PolicyLeaf& leaf : policy_leaves(x_, config_))
     rows.push_back({leaf.key, words_of(leaf.value), config_.where(leaf.origin)});
   if (!rows.empty()) {
     out += "\npolicy";

@@ -100,6 +100,28 @@ void add_rewrite(Leaves& leaves, const config::Policy& policy) {
   leaves.add("rewrite.regex", std::move(list), policy.rewrite_regex->mark);
 }
 
+// What the service says of its servers.
+void add_service(Leaves& leaves, const config::Service& service) {
+  if (service.health.on()) leaves.add("health.probe", service.health.text, service.health.mark);
+  const config::Eject& eject = service.eject;
+  if (eject.on) {
+    const auto failures = [&](const char* key, const config::Leaf<unsigned>& leaf) {
+      leaves.add(key,
+                 leaf.value == 0 ? Json()
+                                 : Json(std::to_string(leaf.value) +
+                                        (leaf.value == 1 ? " failure" : " failures")),
+                 leaf.mark);
+    };
+    failures("eject.after", eject.after);
+    if (eject.after_5xx.value != 0) failures("eject.after_5xx", eject.after_5xx);
+    if (eject.after_local.value != 0) failures("eject.after_local", eject.after_local);
+    leaves.add("eject.for", config::written(eject.span.value), eject.span.mark);
+    leaves.add("eject.at_most", config::written_share(eject.at_most.value), eject.at_most.mark);
+  }
+  if (service.limits.adaptive.value)
+    leaves.add("limits.concurrency", "adaptive", service.limits.adaptive.mark);
+}
+
 // What only filters know.
 void add_told(Leaves& leaves, const config::Policy& policy, bool forwards) {
   std::vector<config::ShownLeaf> shown;
@@ -113,7 +135,7 @@ void add_told(Leaves& leaves, const config::Policy& policy, bool forwards) {
 
 }  // namespace
 
-std::vector<PolicyLeaf> policy_leaves(const Exchange& x) {
+std::vector<PolicyLeaf> policy_leaves(const Exchange& x, const config::Config& config) {
   Leaves leaves;
   const config::Policy& policy = *x.target->policy;
   if (x.request.version == Version::kTcp) {
@@ -139,6 +161,7 @@ std::vector<PolicyLeaf> policy_leaves(const Exchange& x) {
     if (const auto& when = policy.when_empty)
       leaves.add("when_empty", when->value == config::WhenEmpty::kSpill ? "spill" : "fail",
                  when->mark);
+    add_service(leaves, config.services[x.target->service]);
     add_rewrite(leaves, policy);
     leaves.headers("headers.request", policy.request_headers);
   }

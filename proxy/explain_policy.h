@@ -19,6 +19,6 @@ struct PolicyLeaf {
 };
 
 // For the exchange's route and target; only what has an effect on it.
-std::vector<PolicyLeaf> policy_leaves(const Exchange& x);
+std::vector<PolicyLeaf> policy_leaves(const Exchange& x, const config::Config& config);
 
 }  // namespace outrider

@@ -150,6 +150,11 @@ class KernelListeningSocket final : public Polled<ListeningSocket> {
       error = -errno;
       return nullptr;
     }
+    if (fd >= sockets_.descriptors_for_clients) {
+      ::close(fd);
+      error = -EDQUOT;
+      return nullptr;
+    }
     if (tcp_) send_at_once(fd);
     error = -ECONNABORTED;
     return sockets_.adopt(fd);

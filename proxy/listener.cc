@@ -34,6 +34,14 @@ void Listener::drain(bool final) {
   }
 }
 
+void Listener::end_idle() {
+  for (ListNode* node = connections.next; node != &connections;) {
+    auto& connection = static_cast<Downstream&>(*node);
+    node = node->next;
+    if (!connection.streams.linked()) connection.cut(Reason::kOverload);
+  }
+}
+
 bool Listener::admit(const std::array<std::uint8_t, 16>& ip) {
   const config::ListenerLimits& limits = snapshot_.config->limits;
   if (!take(shared_->connections, limits.connections)) {
@@ -62,7 +70,7 @@ void Listener::on_accepted(SocketHandle socket) {
 }
 
 void Listener::on_refused() {
-  worker_.metrics_ref().limit_refused(snapshot_.label, RefusedLimit::kOther);
+  worker_.metrics_ref().limit_refused(snapshot_.label, RefusedLimit::kDescriptors);
 }
 
 }  // namespace outrider

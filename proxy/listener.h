@@ -19,6 +19,8 @@ class Listener final : private Acceptor::Events {
            std::shared_ptr<ListenerShared> shared);
   void open(BoundSocket socket) { acceptor_.open(std::move(socket)); }
   void stop_accepting() { acceptor_.close(); }
+  void hold(bool held) { acceptor_.hold(held); }
+  void end_idle();         // connections without a request, or with a part of its head
   void close_all();        // connections too: streams are cut, what can be written at once still is
   void drain(bool final);  // its connections
 

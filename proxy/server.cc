@@ -12,6 +12,8 @@
 #include <utility>
 
 #include "config/log.h"
+#include "config/timestamp.h"
+#include "discovery/concurrency.h"
 #include "proxy/admin.h"
 
 namespace outrider {
@@ -74,6 +76,8 @@ Server::Server(std::shared_ptr<const config::Config> config, RunOptions options)
 
 Server::~Server() {
   for (const auto& admin : admin_) admin->close();
+  if (watch_ != nullptr) watch_->stop();
+  if (overload_ != nullptr) overload_->stop();
   signals_.clear();
   loop_.settle();
 }
@@ -131,8 +135,10 @@ bool Server::bind_all() {
     sockets_.push_back(std::move(sockets));
   }
   if (!all) return false;
-  for (const config::Service& service : config_->services)
-    shared_.services.push_back(std::make_shared<ServiceShared>(service));
+  for (const config::Service& service : config_->services) {
+    const auto& shared = shared_.services.emplace_back(std::make_shared<ServiceShared>(service));
+    if (service.limits.adaptive.value) shared->concurrency = std::make_shared<ConcurrencyLimit>();
+  }
   for (std::size_t i = 0; i < config_->listeners.size(); ++i)
     shared_.listeners.push_back(std::make_shared<ListenerShared>());
   if (config_->telemetry.access_log != config::Telemetry::Log::kOff) {
@@ -200,6 +206,13 @@ void Server::start_workers() {
     log::plain("listening " + config_->listeners[l].name + " " + bound_[l].to_string());
   }
   for (const auto& worker : workers_) worker->start();
+  const auto each = [this](std::function<void(Worker&)> function) {
+    each_worker(std::move(function));
+  };
+  watch_ = std::make_unique<EndpointWatch>(flusher_, *config_, shared_.services, uv_hrtime());
+  watch_->start(workers_.size(), each);
+  overload_ = std::make_unique<OverloadWatch>(loop_, config_->overload, each);
+  overload_->start();
 }
 
 // ---- signals and drain
@@ -389,6 +402,13 @@ void Server::render_configuration(MetricText& text) const {
   for (const auto& store : snapshot_->limits->stores())
     text.sample({{"store", store->name}},
                 std::uint64_t{store->connections.load(std::memory_order_relaxed)});
+  watch_->render(text);
+  overload_->render(text);
+  text.family("outrider_concurrency_limit", Type::kGauge,
+              "How many requests a service may have in flight, where that adapts.");
+  for (std::size_t i = 0; i < shared_.services.size(); ++i)
+    if (const auto& limit = shared_.services[i]->concurrency; limit != nullptr)
+      text.sample({{"service", config_->services[i].name}}, std::uint64_t{limit->limit()});
   // TLS and DNS have nothing to count yet.
   text.family("outrider_tls_handshakes", Type::kCounter, "TLS handshakes, by side and result.");
   text.family("outrider_tls_not_after_seconds", Type::kGauge,
@@ -418,6 +438,15 @@ void Server::collect_services(std::function<void(std::string)> done) {
         for (std::uint32_t i = 0; i < service.endpoints.size(); ++i) {
           const config::Endpoint& endpoint = service.endpoints[i];
           const std::string standing = standing_of(*view, 0, i);
+          EndpointWatch::Description known = watch_->describe(s, i);
+          if (!standing.empty()) known.why += known.why.empty() ? standing : "; " + standing;
+          if (known.why.empty()) known.why = "no health check configured";
+          nlohmann::ordered_json ejected_until = nullptr;
+          if (known.ejected_for_ms != 0) {
+            char text[kTimestampBytes];
+            ejected_until = format_timestamp(
+                loop_.wall_ms() + static_cast<std::int64_t>(known.ejected_for_ms), text);
+          }
           const std::string address = endpoint.address.to_string();
           const auto& [active, connections] = gathered->sums[{service.name, address}];
           endpoints.push_back({{"address", address},
@@ -427,8 +456,8 @@ void Server::collect_services(std::function<void(std::string)> done) {
                                {"zone", endpoint.zone},
                                {"priority", endpoint.priority},
                                {"health", state_of(*view->membership->members[i].state)},
-                               {"why", standing.empty() ? "no health check configured" : standing},
-                               {"ejected_until", nullptr},
+                               {"why", known.why},
+                               {"ejected_until", ejected_until},
                                {"active_requests", active},
                                {"connections", connections},
                                {"ttl_left", nullptr}});

@@ -13,8 +13,10 @@
 #include "discovery/uv_loop.h"
 #include "proxy/aside.h"
 #include "proxy/connection.h"
+#include "proxy/endpoint_watch.h"
 #include "proxy/kernel_sockets.h"
 #include "proxy/listener.h"
+#include "proxy/overload_watch.h"
 #include "proxy/worker.h"
 
 namespace outrider {
@@ -73,6 +75,8 @@ class Server {
   LogWriter log_writer_;
   std::shared_ptr<const Snapshot> snapshot_;
   Shared shared_;
+  std::unique_ptr<EndpointWatch> watch_;
+  std::unique_ptr<OverloadWatch> overload_;
   std::vector<config::Address> bound_;
   std::vector<std::vector<BoundSocket>> sockets_;  // by listener, by worker; until they serve
   std::vector<std::unique_ptr<Worker>> workers_;

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -70,7 +71,7 @@ using SocketHandle = std::unique_ptr<Socket, CloseWatched>;
 
 class ListeningSocket : public Watched {
  public:
-  // Null: `error` says why.
+  // Null: `error` says why; -EDQUOT: one was turned away for `descriptors_for_clients`.
   virtual SocketHandle accept(int& error) = 0;
   // Out of descriptors: up to so many of those who wait are told, by an end; how many.
   virtual int turn_away(int most) = 0;
@@ -86,6 +87,10 @@ class Sockets {
   Sockets(const Sockets&) = delete;
   Sockets& operator=(const Sockets&) = delete;
   virtual ~Sockets() = default;
+
+  // A client that would take this descriptor, or a later one, is turned away: those are kept for
+  // connections to servers. Descriptors are given from the lowest, so as many are in use.
+  int descriptors_for_clients = INT_MAX;
 
   // On its way: it is writable when the outcome is known. Null: `error` says why.
   virtual SocketHandle connect(const sockaddr& address, int& error) = 0;

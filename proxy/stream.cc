@@ -69,6 +69,11 @@ void Stream::advance() {
 Stream::Next Stream::request() {
   if (x_.route == nullptr && !x_.answer.set) {
     route_request(x_, *snapshot_, owner_.listener().snapshot());
+    if (!x_.answer.set && worker_.refuses_requests()) {
+      worker_.metrics_ref().limit_refused(x_.client.listener_label, RefusedLimit::kOverload);
+      x_.reply(Reason::kOverload, worker_.refusal());
+      x_.answer.retry_after_s = limits::kShedRetryAfter;
+    }
     if (x_.route != nullptr) draw_target();
     if (!x_.answer.set) start_timers();
   }

@@ -23,6 +23,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   RequestSink& request_sink() { return *this; }
   void cut(Reason reason,
            std::string_view words);  // ends it now: an answer if none has begun, else a reset
+  std::size_t held_bytes();          // of bodies, in our buffers
   Worker& worker() { return worker_; }
 
   // From its tries.
@@ -31,6 +32,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void try_timed_out(UpstreamTry& attempt);
   void try_began(Endpoint& endpoint);
   void try_ended(Endpoint& endpoint, Attempt& trace);
+  std::string_view pending_words(bool waited);  // no connection: by what limits
   void upstream_interim(UpstreamTry& attempt);
   void upstream_head(UpstreamTry& attempt, bool last);
   void upstream_body(std::string_view bytes, bool last);

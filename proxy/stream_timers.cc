@@ -66,6 +66,16 @@ void Stream::start_head_timer() {
 
 void Stream::touch() { last_moved_ms_ = worker_.loop().now_ms(); }
 
+std::string_view Stream::pending_words(bool waited) {
+  const config::Service& service = runtime_->service.config();
+  const config::ServiceLimits& limits = service.limits;
+  return x_.arena.concat("no connection to service ", std::string_view(service.name),
+                         waited ? " became free within " : " is free and as many wait as may: ",
+                         waited ? knob("limits.pending_time", limits.pending_time)
+                                : knob("limits.pending", limits.pending),
+                         "; ", knob("limits.connections", limits.connections));
+}
+
 std::string_view Stream::body_words() {
   const auto& own = x_.target->policy->body_max;
   return x_.arena.concat(

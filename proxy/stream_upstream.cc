@@ -4,6 +4,7 @@
 #include <charconv>
 #include <utility>
 
+#include "discovery/concurrency.h"
 #include "filters/local_reply.h"
 #include "filters/session.h"
 #include "proxy/downstream.h"
@@ -60,9 +61,17 @@ Stream::Next Stream::attempt() {
   runtime_ = &worker_.service(target.service);
   Service& service = runtime_->service;
   if (!counted_request_) {
-    if (!take(service.shared().requests, service.config().limits.requests.value)) {
-      worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kRequests);
-      x_.reply(Reason::kLimitRequests, knob("limits.requests", service.config().limits.requests));
+    const config::Leaf<std::uint64_t>& written = service.config().limits.requests;
+    const ConcurrencyLimit* const found = service.shared().concurrency.get();
+    std::uint64_t most = written.value;
+    const bool adapts = found != nullptr && (most == 0 || found->limit() < most);
+    if (adapts) most = found->limit();
+    if (!take(service.shared().requests, most)) {
+      worker_.metrics_ref().limit_refused(
+          service.label(), adapts ? RefusedLimit::kConcurrency : RefusedLimit::kRequests);
+      x_.reply(Reason::kLimitRequests, adapts ? knob("limits.concurrency: adaptive, now",
+                                                     {most, service.config().limits.adaptive.mark})
+                                              : knob("limits.requests", written));
       step_ = Step::kAnswer;
       return Next::kGo;
     }
@@ -122,8 +131,7 @@ void Stream::begin(UpstreamTry& attempt, Endpoint& endpoint) {
     case UpstreamPool::Got::kRefused: break;
   }
   worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kPending);
-  attempt_failed(attempt, {Reason::kLimitPending, Origin::kProxy, true},
-                 knob("limits.pending", service.config().limits.pending));
+  attempt_failed(attempt, {Reason::kLimitPending, Origin::kProxy, true}, pending_words(false));
 }
 
 void Stream::try_leased(UpstreamTry& attempt) {
@@ -196,6 +204,15 @@ UpstreamTry* Stream::another(const UpstreamTry& attempt) {
     if (&it != &attempt && it.running()) found = &it;
   });
   return found;
+}
+
+std::size_t Stream::held_bytes() {
+  std::size_t bytes = body_.size();
+  if (client_ != nullptr) bytes += client_->queued();
+  each_try([&](UpstreamTry& attempt) {
+    if (attempt.stream() != nullptr) bytes += attempt.stream()->queued();
+  });
+  return bytes;
 }
 
 // All that is still held upstream.

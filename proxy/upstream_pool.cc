@@ -222,6 +222,7 @@ bool UpstreamPool::try_lease(LeaseWaiter& waiter, Lease& lease) {
 
 UpstreamPool::Got UpstreamPool::acquire(LeaseWaiter& waiter, Lease& lease) {
   waiter.oldest = waiter.fresh_only ? fresh_from_ : 0;
+  waiter.waits_until_ms = 0;
   if (waiter_count_ == 0 || waiter.fresh_only || http2_)
     if (try_lease(waiter, lease)) return Got::kLease;
   if (expected_streams() <= waiter_count_ && !open_connection()) {
@@ -307,7 +308,7 @@ void UpstreamPool::queue_waiters() {
       remove(waiter);
       metrics_.limit_refused(service_.label(), RefusedLimit::kPending);
       waiter.on_lease_failed({Reason::kLimitPending, Origin::kProxy, true},
-                             "limits.connections are in use and limits.pending wait");
+                             "limits.pending wait already");
       node = waiters_.next;  // the call may have changed the list
       covered = expected_streams();
     }

@@ -37,7 +37,7 @@ class LeaseWaiter {
   bool fresh_only = false;           // takes no connection older than the last that was lost
   std::uint64_t oldest = 0;          // number of the oldest connection it takes
   bool counted = false;              // in the service's `pending`
-  std::uint64_t waits_until_ms = 0;  // when counted
+  std::uint64_t waits_until_ms = 0;  // 0: it never was counted since acquire()
 
  protected:
   ~LeaseWaiter() = default;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "discovery/concurrency.h"
+#include "discovery/ejection.h"
 #include "proxy/stream.h"
 #include "proxy/worker.h"
 
@@ -38,6 +40,23 @@ void UpstreamTry::end(Reason reason) {
   Attempt* const trace = std::exchange(trace_, nullptr);
   trace->result = reason;
   owner_.try_ended(*endpoint_, *trace);
+  report(*trace);
+}
+
+// What it says of its endpoint and service. Waiting for a connection is our own time, not theirs.
+void UpstreamTry::report(const Attempt& trace) {
+  const std::uint64_t began = trace.connected_ns;
+  const std::uint64_t latency = trace.head_ns > began && began != 0 ? trace.head_ns - began : 0;
+  const int status = trace.head_ns != 0 ? head_->status : 0;
+  const AttemptReport report{outcome_of(trace.result, status), trace.result, status,
+                             latency / 1000};
+  Service& service = pool_->service();
+  const std::uint64_t now = owner_.worker().loop().now_ms();
+  note_attempt(service, *endpoint_, report, now);
+  ServiceShared& shared = service.shared();
+  if (shared.concurrency != nullptr && report.latency_us != 0)
+    shared.concurrency->note(report.latency_us, shared.requests.load(std::memory_order_relaxed),
+                             now);
 }
 
 void UpstreamTry::drop(ResetCode code) {
@@ -67,6 +86,9 @@ void UpstreamTry::on_lease(const Lease& lease) {
   owner_.try_leased(*this);
 }
 void UpstreamTry::on_lease_failed(const Error& error, std::string_view words) {
+  if (error.reason == Reason::kLimitPending)
+    words = owner_.pending_words(waits_until_ms != 0 &&
+                                 waits_until_ms <= owner_.worker().loop().now_ms());
   owner_.try_failed(*this, error, words);
 }
 void UpstreamTry::on_interim() { owner_.upstream_interim(*this); }

@@ -54,6 +54,7 @@ class UpstreamTry final : private ResponseSink, private LeaseWaiter {
   void on_sent() override;
   void on_per_try_timeout();
   void give_back();
+  void report(const Attempt& trace);
 
   Stream& owner_;
   ResponseHead* head_;

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "filters/local_reply.h"
@@ -176,6 +177,58 @@ LimitStore* Worker::limit_store(const std::shared_ptr<SharedStore>& store) {
   return limit_stores_.back().get();
 }
 
+void Worker::shed(Shed step, std::string_view words) {
+  shed_ = step;
+  shed_words_ = words;
+  for (const auto& listener : listeners_) listener->hold(step >= Shed::kClients);
+  if (step >= Shed::kIdle) {
+    for (const auto& listener : listeners_) listener->end_idle();
+    for (const auto& service : services_) service->close_idle();
+    cut_largest();
+  }
+  if (step != Shed::kNothing) give_back_memory();
+}
+
+// A tenth of those that hold much, the largest first: they give most back.
+void Worker::cut_largest() {
+  std::vector<std::pair<std::size_t, Stream*>> holding;
+  for (const auto& listener : listeners_)
+    for (ListNode* node = listener->connections.next; node != &listener->connections;
+         node = node->next) {
+      ListNode& streams = static_cast<Downstream&>(*node).streams;
+      for (ListNode* inner = streams.next; inner != &streams; inner = inner->next) {
+        auto* const stream = static_cast<Stream*>(inner);
+        if (const std::size_t bytes = stream->held_bytes(); bytes >= limits::kSlabBytes)
+          holding.emplace_back(bytes, stream);
+      }
+    }
+  const std::size_t cut = (holding.size() + 9) / 10;
+  std::partial_sort(holding.begin(), holding.begin() + static_cast<std::ptrdiff_t>(cut),
+                    holding.end(), std::greater<>());
+  for (std::size_t i = 0; i < cut; ++i)
+    holding[i].second->cut(Reason::kOverload, "overload.memory: it held more than others");
+}
+
+void Worker::note_loop_delay(Millis delay, Millis most) {
+  slow_.look(delay >= most, delay < most / 2);
+}
+
+std::string_view Worker::refusal() const {
+  return shed_ >= Shed::kRequests ? shed_words_
+                                  : "overload.loop_delay: the worker's loop keeps its work waiting";
+}
+
+std::vector<std::vector<EndpointSample>> Worker::take_samples() {
+  std::vector<std::vector<EndpointSample>> all(services_.size());
+  for (std::size_t i = 0; i < services_.size(); ++i) {
+    Service& service = services_[i]->service;
+    if (!service.config().eject.compares()) continue;
+    for (const auto& endpoint : service.endpoints())
+      all[i].push_back(std::exchange(endpoint->sample, {}));
+  }
+  return all;
+}
+
 void Worker::log(const Exchange& x) {
   log_failure(x);
   if (access_log_ == nullptr) return;
@@ -203,13 +256,18 @@ void Worker::turn_ended() {
   if (!trim_timer_.armed()) trim_timer_.start(kTrimEvery);
 }
 
+// From the free lists to the heap.
+void Worker::give_back_memory() {
+  trimmed_ += flusher_.slabs.small.trim() + flusher_.slabs.large.trim() + blocks_.trim() +
+              stream_blocks_.trim() + H2Memory::of_this_thread().trim();
+}
+
 // What a peak took is given back when nobody has needed it for a while, by us to the heap, and by
 // the heap to the system. The latter takes its time, so a busy worker waits until it is worth more.
 void Worker::trim() {
   const bool quiet = !std::exchange(active_, false);
   if (!quiet) trim_timer_.start(kTrimEvery);  // for what is needed no more
-  trimmed_ += flusher_.slabs.small.trim() + flusher_.slabs.large.trim() + blocks_.trim() +
-              stream_blocks_.trim() + H2Memory::of_this_thread().trim();
+  give_back_memory();
   trimmed_ += (std::exchange(clients_peak_, clients_) - clients_) * kConnectionBytes;
   if (trimmed_ < (quiet ? kWorthTrimming : kWorthAStall)) return;
   trimmed_ = 0;

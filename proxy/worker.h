@@ -15,6 +15,7 @@
 #include "config/log_writer.h"
 #include "discovery/event_loop.h"
 #include "discovery/metrics.h"
+#include "discovery/overload.h"
 #include "discovery/service.h"
 #include "filters/access_log.h"
 #include "proxy/connection.h"
@@ -107,6 +108,14 @@ class Worker {
     std::size_t connections = 0;
   };
   std::vector<EndpointView> endpoints();
+  // By service and endpoint, of those that compare theirs; each begins anew.
+  std::vector<std::vector<EndpointSample>> take_samples();
+  // What overload makes it refuse (overload_watch.h); `words`, static, say why. Said again while it
+  // lasts.
+  void shed(Shed step, std::string_view words);
+  void limit_clients(int descriptors) { platform_->sockets.descriptors_for_clients = descriptors; }
+  // How long a post to this worker had to wait.
+  void note_loop_delay(Millis delay, Millis most);
 
   // For what lives in it.
   Flusher& flusher() { return flusher_; }
@@ -129,11 +138,15 @@ class Worker {
   void client_left() { --clients_; }
   std::size_t cut_streams_ = 0;
   bool draining = false;
+  bool refuses_requests() const { return shed_ >= Shed::kRequests || slow_.holds(); }
+  std::string_view refusal() const;
 
  private:
   void trim();
   void turn_ended();
   void shut_down();
+  void give_back_memory();
+  void cut_largest();
 
   const std::uint32_t index_;
   const std::unique_ptr<Platform> platform_;
@@ -156,6 +169,9 @@ class Worker {
   std::size_t clients_peak_ = 0;  // since the last trim()
   std::size_t trimmed_ = 0;       // bytes that the heap has had and may still hold
   bool active_ = false;           // since the last trim()
+  Shed shed_ = Shed::kNothing;
+  std::string_view shed_words_;
+  Lasting slow_;
   std::thread thread_;
 };
 

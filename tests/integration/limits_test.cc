@@ -4,11 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/harness/client.h"
@@ -82,7 +84,7 @@ TEST(ServiceLimits, RequestsInFlight) {
   Crowd crowd(proxy, 17);
   for (const std::string& body : crowd.refused(12)) {
     EXPECT_THAT(body, StartsWith("503 limit_requests: "));
-    EXPECT_THAT(body, HasSubstr("limits.requests 5"));
+    EXPECT_THAT(body, HasSubstr("limits.requests 5, set at " + proxy.config_path() + ":4"));
   }
   gate.origin().wait_requests(5);
   Client client = proxy.client(Protocol::kHttp2);
@@ -104,7 +106,9 @@ TEST(ServiceLimits, ConnectionsAndThoseWhoWaitForOne) {
   Crowd crowd(proxy, 15);
   for (const std::string& body : crowd.refused(8)) {
     EXPECT_THAT(body, StartsWith("503 limit_pending: "));
-    EXPECT_THAT(body, HasSubstr("limits.pending 4"));
+    EXPECT_THAT(body, HasSubstr("no connection to service one is free and as many wait as may: "
+                                "limits.pending 4, set at " +
+                                proxy.config_path() + ":4; limits.connections 3, set at "));
   }
   gate.origin().wait_requests(3);
   EXPECT_EQ(gate.origin().requests(), 3);
@@ -127,12 +131,49 @@ TEST(ServiceLimits, WaitingHasAnEnd) {
   gate.origin().wait_requests(1);
   const auto begun = Clock::now();
   Crowd second(proxy, 4);
-  for (const std::string& body : second.refused(4))
+  for (const std::string& body : second.refused(4)) {
     EXPECT_THAT(body, StartsWith("503 limit_pending: "));
+    EXPECT_THAT(body, HasSubstr("no connection to service one became free within "
+                                "limits.pending_time 300ms, set at " +
+                                proxy.config_path() + ":4; limits.connections 1, set at "));
+  }
   EXPECT_GE(Clock::now() - begun, 300ms);
   gate.open();
   EXPECT_EQ(first.rest(), (std::map<int, int>{{200, 1}}));
   for (int i = 0; i < 8; ++i) EXPECT_EQ(proxy.client().get("/held").status, 200) << i;
+}
+
+// Under load on every worker nothing is ever above its limit, and none of it stays unused.
+TEST(ServiceLimits, NeverAboveUnderLoad) {
+  for (const std::string limits :
+       {"{ requests: 5 }", "{ connections: 5, pending: 0, pending_time: 20s }"}) {
+    std::atomic<int> now{0};
+    std::atomic<int> most{0};
+    HttpOrigin origin([&](Stream& stream, const Head&) {
+      stream.read_body();
+      const int mine = ++now;
+      int seen = most;
+      while (seen < mine && !most.compare_exchange_weak(seen, mine)) {}
+      std::this_thread::sleep_for(1ms);
+      --now;  // before the answer: the proxy still counts the request
+      stream.send(Response{.status = 200, .body = "done"});
+    });
+    Outrider proxy(limited(limits), {{"ORIGIN", origin.address()}}, {.workers = kWorkers});
+    std::atomic<int> answered{0};
+    std::vector<std::thread> clients;
+    for (int i = 0; i < 16; ++i)
+      clients.emplace_back([&] {
+        for (int k = 0; k < 30; ++k)
+          if (proxy.client().get("/").status == 200) ++answered;
+      });
+    for (std::thread& client : clients) client.join();
+    EXPECT_LE(most, 5) << limits;
+    EXPECT_GE(most, 3) << limits;
+    EXPECT_GT(answered, 0) << limits;
+    if (limits.find("connections") != std::string::npos) {
+      EXPECT_EQ(answered, 16 * 30) << limits;
+    }
+  }
 }
 
 // A retry counts until its exchange is over.

@@ -71,7 +71,18 @@ std::string describe(const Service& service) {
       << " balance " << balance_text(service) << " slow " << text(service.slow_start) << " zone "
       << service.near_zone << " limits " << l.connections.value << ' ' << l.pending.value << ' '
       << text(l.pending_time.value) << ' ' << l.requests.value << ' ' << l.retries.value
-      << " connect " << text(service.connect.value) << " idle " << text(service.idle.value) << '\n';
+      << " connect " << text(service.connect.value) << " idle " << text(service.idle.value);
+  const Eject& e = service.eject;
+  out << " eject " << e.on << e.observe << ' ' << e.after.value << ' ' << e.after_5xx.value << ' '
+      << e.after_local.value << ' ' << text(e.span.value) << ' ' << e.at_most.value << ' '
+      << e.success.value << ' ' << e.latency.value << ' ' << e.volume.value << " adaptive "
+      << l.adaptive.value << '\n';
+  const HealthCheck& h = service.health;
+  out << "  health " << h.text << '|' << h.method << '|' << h.target << '|' << h.service << '|'
+      << h.host << ' ' << text(h.every) << ' ' << text(h.timeout) << ' ' << h.healthy << ' '
+      << h.unhealthy;
+  for (const auto& [first, last] : h.statuses) out << ' ' << first << ".." << last;
+  out << '\n';
   for (const Endpoint& endpoint : service.endpoints) {
     out << "  endpoint " << endpoint.address.to_string() << " weight " << endpoint.weight
         << " priority " << endpoint.priority << " zone " << endpoint.zone << " health "
@@ -139,7 +150,9 @@ std::string describe(const Policy& policy) {
 
 std::string describe(const Config& config) {
   std::ostringstream out;
-  out << "workers " << (config.workers ? std::to_string(*config.workers) : "auto") << '\n';
+  out << "workers " << (config.workers ? std::to_string(*config.workers) : "auto") << " overload "
+      << config.overload.memory_share << ' ' << config.overload.memory << ' '
+      << config.overload.descriptors << ' ' << text(config.overload.loop_delay) << '\n';
   out << "zone " << config.zone << '\n';
   for (const Listener& listener : config.listeners) out << describe(listener);
   for (const Service& service : config.services) out << describe(service);
