@@ -166,11 +166,12 @@ bool Connection::pass(std::size_t most) {
   Sockets& sockets = flusher_.sockets;
   Connection& to = *other_;
   const ssize_t came = sockets.fill_pipe(*socket_, most);
+  if (came < 0 && came != -EAGAIN) error_taken_ = true;
   if (came <= 0) return false;
   auto left = static_cast<std::size_t>(came);
   while (left > 0) {
     const ssize_t went = sockets.empty_pipe(*to.socket_, left);
-    if (went < 0 && went != -EAGAIN) to.write_failed_ = true;
+    if (went < 0 && went != -EAGAIN) to.error_taken_ = true;
     if (went <= 0) break;
     left -= static_cast<std::size_t>(went);
   }
@@ -211,7 +212,7 @@ bool Connection::take_in(ssize_t size) {
     return full && state_ == State::kOpen && !held_;
   }
   reading_ = false;
-  if (size == 0 && !write_failed_)
+  if (size == 0 && !error_taken_)
     events_.on_eof();
   else
     fail();
@@ -234,7 +235,7 @@ ssize_t Connection::write(const iovec* vectors, int count) {
   ssize_t wrote = socket_->send(vectors, count);
   if (wrote == -EAGAIN) wrote = 0;
   blocked_ = wrote >= 0 && static_cast<std::size_t>(wrote) < offered;
-  write_failed_ |= wrote < 0;
+  error_taken_ |= wrote < 0;
   return wrote;
 }
 

@@ -131,7 +131,7 @@ class Connection final : public Wire {
   bool blocked_ = false;         // the kernel's buffer is full
   bool wants_writable_ = false;  // watched for that until all has left
   bool broken_ = false;
-  bool write_failed_ = false;  // a write took the socket's error: what looks like an end is none
+  bool error_taken_ = false;   // by a write or a splice: what looks like an end is none
   bool write_broken_ = false;  // what is still to be read ends it
   bool shutdown_wanted_ = false;
   bool shutdown_done_ = false;

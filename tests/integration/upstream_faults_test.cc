@@ -636,6 +636,31 @@ TEST_F(UpstreamFaults, ABodyUntilTheEndThatAWriteFindsCutNeverLooksWhole) {
   EXPECT_EQ(logged(target).at("reason"), "upstream_reset");
 }
 
+// So does a splice that meets it.
+TEST_F(UpstreamFaults, ABodyUntilTheEndThatASpliceFindsCutNeverLooksWhole) {
+  constexpr std::size_t kMuch = 4'000'000;
+  const std::string target = unique_target();
+  Gate stopped;
+  faulty_.on(target, [&](RawClient& connection, const Head&) {
+    connection.send("HTTP/1.1 200 OK\r\n\r\n" + std::string(kMuch, 'x'));
+    stopped.wait();
+    connection.try_send(std::string(512 * 1024, 'y'), 200ms);
+    connection.socket().reset();
+    return false;
+  });
+  RawClient client = proxy_.raw();
+  client.send("GET " + target + " HTTP/1.1\r\nHost: a.test\r\n\r\n");
+  client.begin_body(client.read_head(), "GET");
+  std::vector<char> part(64 * 1024);
+  for (std::size_t got = 0; got < kMuch;) got += client.read_body_part(part.data(), part.size());
+  ::kill(proxy_.pid(), SIGSTOP);
+  stopped.open();
+  faulty_.origin().received(faulty_.origin().connections() - 1);
+  ::kill(proxy_.pid(), SIGCONT);
+  EXPECT_THROW(while (client.read_body_part(part.data(), part.size()) > 0){}, HarnessError);
+  EXPECT_EQ(logged(target).at("reason"), "upstream_reset");
+}
+
 TEST_F(UpstreamFaults, AnEarlyAnswerReachesAnHttp1Client) {
   for (const bool closes : {false, true})
     for (int round = 0; round < 3; ++round) {

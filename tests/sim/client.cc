@@ -67,6 +67,7 @@ void Client::send(std::uint64_t number, std::uint64_t id) {
   connection.busy = true;
   const std::uint64_t use = ++connection.uses;
   connection.out = (post ? "POST /" : "GET /") + std::to_string(id) + " HTTP/1.1\r\nhost: sim\r\n";
+  connection.out += "x-key: " + std::to_string(id % 50) + "\r\n";
   if (post)
     connection.out += "content-length: " + std::to_string(settings.post_body) + "\r\n\r\n" +
                       std::string(settings.post_body, 'p');

@@ -147,7 +147,7 @@ std::vector<Task> tasks_of(const Options& options) {
   for (const Scenario& scenario : kScenarios) {
     if (!options.scenario.empty() && scenario.name != options.scenario) continue;
     for (const Policy& policy : kPolicies) {
-      if (!options.figures && policy.name != options.policy) continue;
+      if (options.figures ? policy.name == "mixed" : policy.name != options.policy) continue;
       for (std::uint64_t i = 0; i < options.seeds; ++i)
         for (int again = 0; again < (options.twice ? 2 : 1); ++again)
           tasks.push_back({&scenario, &policy, options.seed + i});

@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <charconv>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
@@ -14,6 +14,8 @@
 namespace outrider::sim {
 
 namespace {
+
+constexpr std::uint64_t kSmallLimit = 100;
 
 constexpr const char* kRest = R"(
 admin: false
@@ -38,7 +40,7 @@ Proxy::Proxy(Net& net, const std::string& text, unsigned workers)
   }
   snapshot_ = Snapshot::compile(loaded.config, 1);
   for (const config::Service& service : config().services)
-    shared_.services.push_back(std::make_shared<ServiceShared>(service.endpoints.size()));
+    shared_.services.push_back(std::make_shared<ServiceShared>(service));
   for (std::size_t i = 0; i < config().listeners.size(); ++i)
     shared_.listeners.push_back(std::make_shared<ListenerShared>());
   writer_ = std::make_unique<LogWriter>();
@@ -79,6 +81,18 @@ void Proxy::check_limits() const {
         over(shared.requests, service.limits.requests.value) ||
         over(shared.retries, service.limits.retries.value))
       world_.violated("a limit of the service " + service.name + " was exceeded");
+    // Where the limit is small, what it is about is counted, too.
+    const std::uint64_t most = service.limits.connections.value;
+    if (most != 0 && most <= kSmallLimit) {
+      std::uint64_t open = 0;
+      for (const config::Endpoint& endpoint : service.endpoints)
+        open += net_.open(host_, place_of(endpoint.address).host);
+      if (open > most) world_.violated("more connections are open than limits.connections allows");
+    }
+    const auto ejected = [](const auto& endpoint) { return endpoint->ejected.load(); };
+    if (!shared.endpoints.empty() &&
+        std::all_of(shared.endpoints.begin(), shared.endpoints.end(), ejected))
+      world_.violated("the last endpoint of " + service.name + " was ejected");
   }
   for (std::size_t l = 0; l < shared_.listeners.size(); ++l)
     if (over(shared_.listeners[l]->connections, config().listeners[l].limits.connections))

@@ -1,6 +1,7 @@
 #include "tests/sim/run.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "config/log.h"
@@ -23,7 +24,29 @@ const std::vector<Policy> kPolicies = {
     {"naive-retries", "balance: round-robin, ",
      ", retry: { attempts: 3, when: [connect-failure, refused-stream, reset, 5xx], "
      "backoff: 1ms..2ms, budget: 100% }"},
+    {"mixed", "", ""},
 };
+
+namespace {
+// What else may be asked of a service, for seeds to draw from.
+constexpr std::string_view kServiceKeys[] = {
+    "",
+    "balance: round-robin, ",
+    "balance: random, ",
+    "balance: peak-ewma, ",
+    "balance: hash(header x-key), ",
+    "balance: maglev(header x-key), ",
+    "slow_start: 3s, ",
+    "limits: { connections: 40, requests: 60, retries: 5 }, ",
+    "timeouts: { connect: 300ms, idle: 700ms }, ",
+};
+constexpr std::string_view kRouteKeys[] = {
+    "",
+    ", retry: 3",
+    ", retry: { attempts: 2, when: [connect-failure, refused-stream, reset, 5xx] }",
+    ", retry: { attempts: 5, budget: 5%, backoff: 1ms..10ms }",
+};
+}  // namespace
 
 Run::Run(std::uint64_t seed, const Policy& policy)
     : world(seed), policy_(policy), began_(world.now()) {
@@ -57,13 +80,19 @@ std::vector<Place> Run::places(const std::vector<Origin*>& origins) {
 
 Proxy& Run::proxy(const Tier& tier) {
   const std::string number = std::to_string(all_proxies.size() + 1);
+  std::string service(policy_.service);
+  std::string route(policy_.route);
+  if (policy_.name == "mixed") {
+    service += tier.service.empty() ? kServiceKeys[world.below(std::size(kServiceKeys))] : "";
+    route += kRouteKeys[world.below(std::size(kRouteKeys))];
+  }
   std::string text = "listeners: { main: { address: \"10.2.0." + number +
                      ":8080\", trust: [10.0.0.0/8], forwarded: add } }\n";
   // A name of its own: retry budgets are known by it.
-  text += "services: { s" + number + ": { " + std::string(policy_.service) + tier.service;
+  text += "services: { s" + number + ": { " + service + tier.service;
   text += std::string(tier.http2 ? "protocol: http2, " : "") + "endpoints: [";
   for (const Place& place : tier.to) text += '"' + to_string(place) + "\", ";
-  text += "] } }\nroutes: [ { to: s" + number + std::string(policy_.route) + tier.route;
+  text += "] } }\nroutes: [ { to: s" + number + route + tier.route;
   text += ", timeout: { headers: 5s, total: 10s } } ]\n";
   return *all_proxies.emplace_back(std::make_unique<Proxy>(net, text, tier.workers));
 }

@@ -20,7 +20,7 @@ struct Policy {
   std::string_view service;  // keys of a service
   std::string_view route;    // keys of a route
 };
-extern const std::vector<Policy> kPolicies;  // the first: the defaults
+extern const std::vector<Policy> kPolicies;  // the first: the defaults; the last: by the seed
 
 struct Figures {
   std::size_t requests = 0;
