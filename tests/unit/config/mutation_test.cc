@@ -161,7 +161,8 @@ TEST_F(Mutation, TheExampleLoadsAndUsesEveryKey) {
       if (key.type == Type::kLater || key.in == Section::kPolicy) continue;
       EXPECT_TRUE(used.count(&key)) << "section " << section << ": " << key.name;
       for (const Key& field : key.fields)
-        EXPECT_TRUE(used.count(&field)) << key.name << "." << field.name;
+        EXPECT_TRUE(field.type == Type::kLater || used.count(&field))
+            << key.name << "." << field.name;
     }
 }
 
