@@ -58,7 +58,7 @@ inline config::Match match_of(const std::string& path) {
 }
 
 // What a filter asked of its driver.
-struct Driver final : StreamControl {
+struct Driver : StreamControl {
   void resume() override { resumed = true; }
   void resume_after(Millis wait) override { delay = wait; }
   void flush_after(Millis wait) override { flush = wait; }

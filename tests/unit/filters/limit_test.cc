@@ -41,12 +41,8 @@ struct FakeStore final : LimitStore {
   std::vector<std::array<std::uint64_t, 2>> keys;  // of all that were asked
 };
 
-struct Control final : StreamControl {
+struct Control final : test::Driver {
   void resume() override { ++resumed; }
-  void resume_after(Millis) override {}
-  bool may_retry() override { return false; }
-  void retry_after(Millis) override {}
-  void fail(const Error&, std::string_view) override {}
   LimitStore* limit_store(const std::shared_ptr<SharedStore>& of) override {
     asked_of = of->name;
     return &store;
