@@ -53,11 +53,9 @@ std::vector<Standing> standings(const Membership& membership, const Membership::
     tiers.push_back(standing);
   }
   if (tiers.empty() || left <= 1e-9) return tiers;
-  for (Standing& tier : tiers) {
-    tier.load = left < 1 ? tier.load / (1 - left) : 0;
-    tier.panic = tier.usable_part() < kPanic;
-  }
+  for (Standing& tier : tiers) tier.load = left < 1 ? tier.load / (1 - left) : 0;
   if (left >= 1) tiers.front().load = 1;  // nothing is usable anywhere
+  for (Standing& tier : tiers) tier.panic = tier.load > 0 && tier.usable_part() < kPanic;
   return tiers;
 }
 
@@ -143,7 +141,7 @@ View::Group group_of(const Membership& membership, const Membership::Group& from
   std::vector<std::pair<double, View::Share>> shares;
   for (const Standing& standing : standings(membership, from)) {
     add_shares(membership, standing, shares);
-    group.panic |= standing.panic && standing.load > 0;
+    group.panic |= standing.panic;
   }
   std::stable_partition(shares.begin(), shares.end(),
                         [](const auto& share) { return share.first > 0; });

@@ -62,6 +62,7 @@ void SessionSettings::read(const config::Value& value, SessionSettings& out) {
     out.cookie = {std::string(), value.mark()};
     return;
   }
+  if (!value.is_map()) return value.wrong_type("a map or false");
   const config::Map map(value, kKey);
   if (!map) return;
   if (const auto cookie = map["cookie"])

@@ -130,12 +130,6 @@ bool Stream::draw_target() {
     };
     if (route.targets.size() > 1)
       chosen = draw([](const CompiledTarget&) { return true; }, route.total_weight);
-    // A session stays with the target that has its endpoint.
-    for (const CompiledTarget& target : route.targets)
-      if (route.targets.size() > 1 && target.weight != 0 &&
-          worker_.service(target.service)
-              .service.keeps(target.subset, session_of(x_, *target.policy)))
-        chosen = &target;
     const bool spill = !chosen->policy->when_empty ||
                        chosen->policy->when_empty->value == config::WhenEmpty::kSpill;
     if (route.targets.size() > 1 && spill && is_empty(*chosen)) {
@@ -145,6 +139,16 @@ bool Stream::draw_target() {
       if (total != 0)
         chosen = draw([&](const CompiledTarget& target) { return !is_empty(target); }, total);
     }
+    // A session stays with the target that has its endpoint.
+    const auto keeps = [&](const CompiledTarget& target) {
+      return target.weight != 0 &&
+             worker_.service(target.service)
+                 .service.keeps(target.subset, session_of(x_, *target.policy));
+    };
+    if (route.targets.size() > 1)
+      if (const auto held = std::find_if(route.targets.begin(), route.targets.end(), keeps);
+          held != route.targets.end())
+        chosen = &*held;
   }
   x_.target = chosen;
   const config::Policy& policy = *chosen->policy;

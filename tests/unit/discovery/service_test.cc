@@ -341,6 +341,15 @@ TEST(Service, BelowHalfItPanicsAndUsesAllButThoseThatDrain) {
   }
 }
 
+TEST(Service, ATierThatCarriesNothingDoesNotPanic) {
+  Fixture f(service(two_tiers(), config::Balance::kHash));
+  f.set_unhealthy({0, 1, 2, 3, 4, 5, 6});  // nothing of the first, a quarter of the second
+  EXPECT_TRUE(f.shared->view()->panic());
+  EXPECT_EQ(second_tier(f), 1);
+  EXPECT_FALSE(f.shared->view()->groups[0].takes(0));
+  EXPECT_TRUE(f.shared->view()->groups[0].takes(4));
+}
+
 TEST(Service, APanicIsOfItsSubsetAlone) {
   config::Service config = service(
       {endpoint(1, 1, {{"v", "1"}}), endpoint(2, 1, {{"v", "2"}}), endpoint(3, 1, {{"v", "2"}})},
