@@ -78,6 +78,7 @@ class Run {
   void check_logs();
   Figures figures();
   const Policy& policy_;
+  std::vector<std::string> logged_;  // in front, by request
   const Nanos began_;
 };
 
