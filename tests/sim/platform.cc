@@ -182,7 +182,11 @@ class SimListening final : public ListeningSocket, private Hot {
   SocketHandle accept(int& error) override {
     error = sockets_.full() ? -EMFILE : -EAGAIN;
     if (listening_->backlog.empty() || sockets_.full()) return nullptr;
-    return sockets_.adopt(take());
+    if (sockets_.open < static_cast<std::size_t>(sockets_.descriptors_for_clients))
+      return sockets_.adopt(take());
+    error = -EDQUOT;
+    take().close(false);
+    return nullptr;
   }
   int turn_away(int most) override {
     int told = 0;

@@ -41,6 +41,7 @@ Proxy::Proxy(Net& net, const std::string& text, unsigned workers)
   snapshot_ = Snapshot::compile(loaded.config, 1);
   for (const config::Service& service : config().services)
     shared_.services.push_back(std::make_shared<ServiceShared>(service));
+  seen_.resize(shared_.services.size());
   for (std::size_t i = 0; i < config().listeners.size(); ++i)
     shared_.listeners.push_back(std::make_shared<ListenerShared>());
   writer_ = std::make_unique<LogWriter>();
@@ -56,6 +57,13 @@ Proxy::Proxy(Net& net, const std::string& text, unsigned workers)
       workers_.back()->listen(l, {platforms_.back()->net_sockets().bind(place)});
     }
   }
+  control_ = std::make_unique<Control>(net, host_);
+  watch_ = std::make_unique<EndpointWatch>(control_->flusher, config(), shared_.services,
+                                           control_->platform.seed);
+  watch_->start(workers, [this](std::function<void(Worker&)> function) {
+    for (const auto& worker : workers_)
+      worker->loop().post([&target = *worker, function] { function(target); });
+  });
   for (std::uint32_t s = 0; s < shared_.services.size(); ++s)
     shared_.services[s]->want_idle = [this, s] {
       for (const auto& worker : workers_)
@@ -64,12 +72,11 @@ Proxy::Proxy(Net& net, const std::string& text, unsigned workers)
 }
 
 Proxy::~Proxy() {
-  workers_.clear();
-  writer_ = nullptr;
+  end();
   ::close(log_fd_);
 }
 
-void Proxy::check_limits() const {
+void Proxy::check_limits() {
   const auto over = [](std::uint64_t count, std::uint64_t limit) {
     return limit != 0 && count > limit;
   };
@@ -89,10 +96,13 @@ void Proxy::check_limits() const {
         open += net_.open(host_, place_of(endpoint.address).host);
       if (open > most) world_.violated("more connections are open than limits.connections allows");
     }
-    const auto ejected = [](const auto& endpoint) { return endpoint->ejected.load(); };
-    if (!shared.endpoints.empty() &&
-        std::all_of(shared.endpoints.begin(), shared.endpoints.end(), ejected))
-      world_.violated("the last endpoint of " + service.name + " was ejected");
+    if (std::exchange(seen_[s], shared.version.load()) == shared.version.load()) continue;
+    const auto out = std::count_if(shared.endpoints.begin(), shared.endpoints.end(),
+                                   [](const auto& endpoint) { return endpoint->ejected.load(); });
+    const auto all = static_cast<double>(shared.endpoints.size());
+    if (out != 0 && (static_cast<double>(out) > service.eject.at_most.value * all + 1e-9 ||
+                     static_cast<double>(out) >= all))
+      world_.violated(std::to_string(out) + " endpoints of " + service.name + " are ejected");
   }
   for (std::size_t l = 0; l < shared_.listeners.size(); ++l)
     if (over(shared_.listeners[l]->connections, config().listeners[l].limits.connections))
@@ -124,10 +134,13 @@ void Proxy::check_idle() const {
 }
 
 const std::vector<Logged>& Proxy::end() {
+  if (workers_.empty()) return logged_;
   for (const auto& shared : shared_.services) shared->want_idle = nullptr;
+  watch_->stop();
+  watch_ = nullptr;
+  control_ = nullptr;
   workers_.clear();
   platforms_.clear();
-  if (writer_ == nullptr) return logged_;
   if (writer_->dropped() != 0) world_.violated("lines of the log were dropped");
   shared_.access_sink = nullptr;
   writer_ = nullptr;

@@ -1,6 +1,6 @@
 // One outrider: its configuration as users write it, its workers on the simulated network. What the
 // server does around workers in production is done here: limits shared, log collected, idle
-// connections asked for.
+// connections asked for, endpoints watched from a loop of its own.
 #pragma once
 
 #include <memory>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "config/log_writer.h"
+#include "proxy/endpoint_watch.h"
 #include "proxy/snapshot.h"
 #include "proxy/worker.h"
 #include "tests/sim/platform.h"
@@ -37,7 +38,7 @@ class Proxy {
   std::size_t workers() const { return workers_.size(); }
 
   // Within what was configured? Looked at after each step.
-  void check_limits() const;
+  void check_limits();
   // Nothing is left that a request or a connection had taken.
   void check_idle() const;
   std::size_t upstream_connections() const;
@@ -55,7 +56,15 @@ class Proxy {
   Shared shared_;
   std::vector<SimPlatform*> platforms_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  struct Control {  // as the control thread
+    Control(Net& net, Host host) : platform(net, host) {}
+    SimPlatform platform;
+    Flusher flusher{platform.loop, platform.sockets};
+  };
+  std::unique_ptr<Control> control_;
+  std::unique_ptr<EndpointWatch> watch_;
   std::vector<Logged> logged_;
+  std::vector<std::uint64_t> seen_;  // versions of the services' states
 };
 
 }  // namespace outrider::sim

@@ -20,8 +20,8 @@ constexpr Nanos kLook = 100 * kMilli;
 
 const std::vector<Policy> kPolicies = {
     {"outrider", "", ""},
-    {"round-robin", "balance: round-robin, ", ", retry: false"},
-    {"naive-retries", "balance: round-robin, ",
+    {"round-robin", "balance: round-robin, eject: false, ", ", retry: false"},
+    {"naive-retries", "balance: round-robin, eject: false, ",
      ", retry: { attempts: 3, when: [connect-failure, refused-stream, reset, 5xx], "
      "backoff: 1ms..2ms, budget: 100% }"},
     {"mixed", "", ""},
