@@ -57,7 +57,7 @@ void inherit(Policy& level, const Policy& from) {
   take(level.response_headers, from.response_headers);
   for (const auto& [extension, settings] : from.told) {
     const auto own = std::find_if(level.told.begin(), level.told.end(),
-                                  [&](const auto& it) { return it.first == extension; });
+                                  [key = extension](const auto& it) { return it.first == key; });
     if (own == level.told.end())
       level.told.emplace_back(extension, settings);
     else

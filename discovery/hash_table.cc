@@ -72,6 +72,7 @@ MaglevTable::MaglevTable(std::span<const HashNode> nodes) {
     std::uint64_t slot, skip, gained;
   };
   std::vector<Order> orders;
+  orders.reserve(all.size());
   for (const HashNode& node : all)
     orders.push_back({sequence64(node.id, 1) % size, sequence64(node.id, 2) % (size - 1) + 1, 0});
   for (std::uint64_t filled = 0; filled < size;) {

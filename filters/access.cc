@@ -15,7 +15,6 @@ namespace outrider {
 namespace {
 
 using config::Key;
-using config::Mark;
 using config::Maybe;
 using config::Type;
 using config::Value;

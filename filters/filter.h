@@ -52,7 +52,7 @@ class StreamControl {
   virtual void resume_after(Millis delay) = 0;
   // With kAskAgain: resumes when it has run, and holds it until the exchange ends. False: too many
   // wait already.
-  virtual bool run_aside(std::shared_ptr<Errand>) { return false; }
+  virtual bool run_aside(std::shared_ptr<Errand>) { return false; }  // NOLINT: who runs it keeps it
   // Takes a place under limits.retries, for the whole exchange; else why not, in words.
   virtual std::string_view may_retry(Millis delay) = 0;
   virtual void retry_after(Millis delay) = 0;  // in kAttemptFailed with kPause: attempt again then

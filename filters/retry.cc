@@ -74,10 +74,9 @@ std::optional<Millis> retry_after_of(const Exchange& x) {
 
 // `grpc-retry-pushback-ms` of the trailers; what is no number forbids, as gRPC says.
 std::optional<Millis> pushback_of(const Exchange& x) {
-  constexpr std::string_view kName = "grpc-retry-pushback-ms";
   const Headers& fields =
       x.response_trailers != nullptr ? *x.response_trailers : x.response.headers;
-  const Header* const header = fields.find(HeaderId::kUnknown, kName);
+  const Header* const header = fields.find(HeaderId::kGrpcRetryPushbackMs);
   if (header == nullptr) return std::nullopt;
   std::int32_t ms = 0;
   const char* const last = header->value.data() + header->value.size();

@@ -560,7 +560,7 @@ void Stream::give_up(const Error& error, std::string_view words) {
 }
 
 std::string_view Stream::may_retry(Millis delay) {
-  if (deadline_ms_ != 0 &&
+  if (deadline_ms_ != 0 && delay.count() != 0 &&
       worker_.loop().now_ms() + static_cast<std::uint64_t>(delay.count()) >= deadline_ms_)
     return "the request's time would be over";
   Service& service = runtime_->service;

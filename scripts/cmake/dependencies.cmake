@@ -35,7 +35,7 @@ outrider_dependency(brotlicommon HEADER brotli/types.h LIBRARIES libbrotlicommon
 outrider_dependency(brotlienc HEADER brotli/encode.h LIBRARIES libbrotlienc.a brotlienc LINKS outrider::brotlicommon m)
 outrider_dependency(zstd HEADER zstd.h LIBRARIES libzstd.a zstd LINKS Threads::Threads)
 outrider_dependency(crypto HEADER openssl/evp.h LIBRARIES libcrypto.a crypto LINKS Threads::Threads ${CMAKE_DL_LIBS})
-outrider_dependency(crypt HEADER crypt.h LIBRARIES libcrypt.a crypt)
+outrider_dependency(crypt HEADER crypt.h LIBRARIES crypt)
 outrider_dependency(json HEADER nlohmann/json.hpp)
 outrider_dependency(cli11 HEADER CLI/CLI.hpp)
 outrider_dependency(llhttp HEADER llhttp.h LIBRARIES libllhttp.a llhttp HINTS ${OUTRIDER_DEPS}/llhttp/usr)

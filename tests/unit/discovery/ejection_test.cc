@@ -23,7 +23,7 @@ class EjectionTest : public ::testing::Test {
     config_.endpoints.resize(endpoints);
     for (std::size_t i = 0; i < endpoints; ++i)
       config_.endpoints[i].address.port = static_cast<std::uint16_t>(9000 + i);
-    shared_ = std::make_shared<ServiceShared>(endpoints);
+    shared_ = std::make_shared<ServiceShared>(config_);
     service_ = std::make_unique<Service>(config_, 0, shared_);
   }
   void report(std::size_t endpoint, const AttemptReport& what, int times = 1) {
