@@ -9,10 +9,11 @@ namespace {
 constexpr std::uint64_t kWindowMs = 100;
 constexpr std::uint64_t kAnswers = 50;       // a mean of fewer is mostly noise
 constexpr std::uint64_t kBaseAnswers = 250;  // what is kept for long has to be better
-constexpr std::uint64_t kAgainMs = 30'000;   // the base is measured anew
-constexpr std::uint64_t kSoonestMs = 3'000;  // … when much has changed
-constexpr double kSlack = 1.15;              // slower than the base by less is noise
-constexpr double kSmooth = 0.3;              // of the way to the new limit in one window
+constexpr std::uint64_t kSoonestMs =
+    3'000;  // the base is measured anew, at first and after a change
+constexpr std::uint64_t kAgainMs = 30'000;  // … and later
+constexpr double kSlack = 1.15;             // slower than the base by less is noise
+constexpr double kSmooth = 0.3;             // of the way to the new limit in one window
 constexpr double kFastGrowth = 1.5;
 constexpr double kSteepest = 0.5;  // one window halves at most
 
@@ -42,6 +43,10 @@ void ConcurrencyLimit::end_window(std::uint64_t now_ms) {
   switch (phase_) {
     case Phase::kEmpty: phase_ = Phase::kMeasure; break;
     case Phase::kMeasure:
+      // Half of a limit that is much too high may still keep the service busy: then the next
+      // measure, at half of a lower one, finds less, until they agree.
+      again_ms_ = mean * kSlack < base_us_ || base_us_ == 0 ? kSoonestMs
+                                                            : std::min(again_ms_ * 2, kAgainMs);
       base_us_ = mean;
       goal_then_ = goal_;
       measured_ms_ = now_ms;
@@ -51,7 +56,7 @@ void ConcurrencyLimit::end_window(std::uint64_t now_ms) {
       follow(mean, most * 2 >= limit());
       const std::uint64_t since = now_ms - measured_ms_;
       const bool changed = goal_ < goal_then_ / 2 || mean < base_us_ / kSlack;
-      if (since >= kAgainMs || (changed && since >= kSoonestMs)) phase_ = Phase::kEmpty;
+      if (since >= again_ms_ || (changed && since >= kSoonestMs)) phase_ = Phase::kEmpty;
       break;
   }
   publish();

@@ -87,12 +87,12 @@ class Model {
   std::deque<double> waiting_;
 };
 
-// Within 35 % of the number of servers, and a dozen that wait so that none is idle.
+// Within 35 % of the number of servers, and the few more that wait so that none is idle.
 void expect_knee(const Model& model, const Model::Figures& figures) {
   EXPECT_GE(figures.limit, model.servers * 0.9) << model.servers;
-  EXPECT_LE(figures.limit, model.servers * 1.35 + 12) << model.servers;
+  EXPECT_LE(figures.limit, model.servers * 1.35 + 5) << model.servers;
   EXPECT_GE(figures.busy, 0.9) << model.servers;
-  EXPECT_LE(figures.latency_us, model.service_us * (1.4 + 10.0 / model.servers)) << model.servers;
+  EXPECT_LE(figures.latency_us, model.service_us * (1.4 + 3.5 / model.servers)) << model.servers;
 }
 
 TEST(ConcurrencyLimit, FindsTheKnee) {
