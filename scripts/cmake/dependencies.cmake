@@ -36,6 +36,8 @@ outrider_dependency(brotlienc HEADER brotli/encode.h LIBRARIES libbrotlienc.a br
 outrider_dependency(zstd HEADER zstd.h LIBRARIES libzstd.a zstd LINKS Threads::Threads)
 outrider_dependency(crypto HEADER openssl/evp.h LIBRARIES libcrypto.a crypto LINKS Threads::Threads ${CMAKE_DL_LIBS})
 outrider_dependency(crypt HEADER crypt.h LIBRARIES crypt)
+# A sanitizer's own crypt_r stands in front of the library's, which then looks unneeded and is not.
+target_link_options(outrider_dep_crypt INTERFACE LINKER:--push-state,--no-as-needed,-lcrypt,--pop-state)
 outrider_dependency(json HEADER nlohmann/json.hpp)
 outrider_dependency(cli11 HEADER CLI/CLI.hpp)
 outrider_dependency(llhttp HEADER llhttp.h LIBRARIES libllhttp.a llhttp HINTS ${OUTRIDER_DEPS}/llhttp/usr)
