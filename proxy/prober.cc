@@ -301,9 +301,8 @@ void Prober::Target::on_timer() {
     prober_.flusher_.loop.defer(std::move(probe));
     return ended(ProbeResult::kConnectFailure, uv_strerror(error));
   }
-  probe_ = probe.get();
+  probe_ = probe.release();  // it defers its own end in on_closed()
   probe_->insert_before(prober_.probes_);
-  probe.release();  // it defers its own end in on_closed()
   timer_.start(config_.health.timeout);
 }
 
