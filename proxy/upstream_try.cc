@@ -26,12 +26,14 @@ UpstreamPool::Got UpstreamTry::begin(UpstreamPool& pool, Endpoint& endpoint, Att
   fresh_only = fresh;
   Lease lease;
   const UpstreamPool::Got got = pool.acquire(*this, lease);
-  if (got == UpstreamPool::Got::kLease) {
-    connection_ = lease.connection;
-    stream_ = lease.stream;
-    reused_ = lease.reused;
-  }
+  if (got == UpstreamPool::Got::kLease) take(lease);
   return got;
+}
+
+void UpstreamTry::take(const Lease& lease) {
+  connection_ = lease.connection;
+  stream_ = lease.stream;
+  reused_ = lease.reused;
 }
 
 void UpstreamTry::end(Reason reason) {
@@ -80,9 +82,7 @@ void UpstreamTry::hold(bool held) {
 }
 
 void UpstreamTry::on_lease(const Lease& lease) {
-  connection_ = lease.connection;
-  stream_ = lease.stream;
-  reused_ = lease.reused;
+  take(lease);
   owner_.try_leased(*this);
 }
 void UpstreamTry::on_lease_failed(const Error& error, std::string_view words) {

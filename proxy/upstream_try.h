@@ -53,6 +53,7 @@ class UpstreamTry final : private ResponseSink, private LeaseWaiter {
   void on_writable() override;
   void on_sent() override;
   void on_per_try_timeout();
+  void take(const Lease& lease);
   void give_back();
   void report(const Attempt& trace);
 
