@@ -135,13 +135,14 @@ void UpstreamConnection::set_barren(bool barren) {
 void UpstreamConnection::close(Wire::Close how) {
   timer_.stop();
   told_ = true;
-  if (how == Wire::Close::kFlush && settled_ && http2()) {  // closes by itself behind its GOAWAY
-    codec_->drain(true);
+  if (how == Wire::Close::kFlush) {  // it closes in a while, and is not lent until then
     unlink();
     insert_before(pool_.busy_);
-  } else {
-    wire_.close(how);
   }
+  if (how == Wire::Close::kFlush && settled_ && http2())
+    codec_->drain(true);  // closes by itself behind its GOAWAY
+  else
+    wire_.close(how);
 }
 
 void UpstreamConnection::on_bytes(std::string_view bytes) {

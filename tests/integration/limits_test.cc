@@ -164,7 +164,10 @@ TEST(ServiceLimits, NeverAboveUnderLoad) {
     for (int i = 0; i < 16; ++i)
       clients.emplace_back([&] {
         for (int k = 0; k < 30; ++k)
-          if (proxy.client().get("/").status == 200) ++answered;
+          if (const Response got = proxy.client().get("/"); got.status == 200)
+            ++answered;
+          else if (limits.find("connections") != std::string::npos)
+            ADD_FAILURE() << got.body;
       });
     for (std::thread& client : clients) client.join();
     EXPECT_LE(most, 5) << limits;
