@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "discovery/ejection.h"
 #include "discovery/service.h"
 
 namespace outrider {
@@ -71,12 +72,16 @@ void Service::began(Endpoint& endpoint) {
     ++in_flight_[group];
 }
 
-void Service::ended(Endpoint& endpoint, const AttemptOutcome& outcome) {
+void Service::ended(Endpoint& endpoint, const AttemptReport& report) {
   --endpoint.active;
-  if (config_.balance == Balance::kPeakEwma &&
-      (outcome.answered || outcome.failed ||
-       static_cast<double>(outcome.latency_ns) > endpoint.expected_ns(outcome.now_ns)))
-    endpoint.note(outcome.latency_ns, outcome.failed, outcome.now_ns);
+  note_attempt(*this, endpoint, report);
+  if (config_.balance == Balance::kPeakEwma) {
+    // One that was given up says only that it took so long.
+    const bool failed = report.outcome != Outcome::kSuccess && report.outcome != Outcome::kNeither;
+    if (report.answered || failed ||
+        static_cast<double>(report.latency_ns) > endpoint.expected_ns(report.now_ns))
+      endpoint.note(report.latency_ns, failed, report.now_ns);
+  }
   if (in_flight_.empty()) return;
   for (const std::uint32_t group : view_->membership->groups_of[endpoint.index])
     --in_flight_[group];

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "config/grammar.h"
 #include "config/log.h"
 #include "config/written.h"
 
@@ -98,10 +99,14 @@ void eject(const config::Service& config, ServiceShared& shared, std::size_t end
   shared.changed();
 }
 
+std::string word_of(const AttemptReport& report) {
+  if (report.outcome == Outcome::kLocalFailure) return std::string(info(report.reason).word);
+  if (report.status != 200) return std::to_string(report.status);
+  return "grpc:" + std::string(config::grpc_name(report.grpc_status));
+}
+
 std::string words_of(const config::Eject& eject, EjectedFor why, const AttemptReport& report) {
-  const std::string last = ", the last: " + (report.outcome == Outcome::kLocalFailure
-                                                 ? std::string(info(report.reason).word)
-                                                 : std::to_string(report.status));
+  const std::string last = ", the last: " + word_of(report);
   switch (why) {
     case EjectedFor::kServerErrors:
       return std::to_string(eject.after_5xx.value) + " answers of 500 and above in a row" + last;
@@ -129,11 +134,25 @@ double median_of_others(const std::vector<Compared>& all, std::size_t own) {
 
 std::string_view to_string(EjectedFor why) { return kWords[static_cast<std::size_t>(why)]; }
 
-Outcome outcome_of(Reason reason, int status) {
+Outcome outcome_of(Reason reason, int status, int grpc_status) {
+  // As gRPC says them. The others are the application's own.
+  constexpr int kUnknown = 2;
+  constexpr int kDeadlineExceeded = 4;
+  constexpr int kInternal = 13;
+  constexpr int kUnavailable = 14;
+  constexpr int kDataLoss = 15;
   switch (reason) {
     case Reason::kOk:
       if (status >= 502 && status <= 504) return Outcome::kGatewayError;
-      return status >= 500 ? Outcome::kServerError : Outcome::kSuccess;
+      if (status >= 500) return Outcome::kServerError;
+      switch (grpc_status) {
+        case kUnavailable:
+        case kDeadlineExceeded: return Outcome::kGatewayError;
+        case kUnknown:
+        case kInternal:
+        case kDataLoss: return Outcome::kServerError;
+        default: return Outcome::kSuccess;
+      }
     case Reason::kConnectFailure:
     case Reason::kConnectTimeout:
     case Reason::kTlsFailure:
@@ -146,7 +165,7 @@ Outcome outcome_of(Reason reason, int status) {
 }
 
 void note_failure(const config::Service& config, ServiceShared& shared, std::size_t endpoint,
-                  const AttemptReport& report, std::uint64_t now_ms) {
+                  const AttemptReport& report) {
   std::atomic<FailureRuns>& runs = shared.endpoints[endpoint]->failures;
   FailureRuns seen = runs.load(std::memory_order_relaxed);
   Step step;
@@ -154,7 +173,8 @@ void note_failure(const config::Service& config, ServiceShared& shared, std::siz
   while (!runs.compare_exchange_weak(seen, step.next, std::memory_order_relaxed));
   if (!step.decides) return;
   const std::lock_guard lock(shared.ejection.mutex);
-  eject(config, shared, endpoint, step.why, words_of(config.eject, step.why, report), now_ms);
+  eject(config, shared, endpoint, step.why, words_of(config.eject, step.why, report),
+        report.now_ns / 1'000'000);
 }
 
 std::uint64_t return_ejected(const config::Service& config, ServiceShared& shared,

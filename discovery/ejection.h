@@ -16,40 +16,24 @@
 
 namespace outrider {
 
-enum class Outcome : std::uint8_t {
-  kSuccess,       // an answer below 500
-  kServerError,   // 500 and above, but for those of a gateway
-  kGatewayError,  // 502, 503, 504
-  kLocalFailure,  // no answer: not connected, reset, malformed, too late
-  kNeither,       // says nothing of the endpoint: the client left, a limit of ours
-};
-Outcome outcome_of(Reason reason, int status);
-
-// Of an attempt that ended. `latency_us`: until the head of the answer; 0: none came.
-struct AttemptReport {
-  Outcome outcome = Outcome::kNeither;
-  Reason reason = Reason::kOk;
-  int status = 0;
-  std::uint64_t latency_us = 0;
-};
 void note_failure(const config::Service& config, ServiceShared& shared, std::size_t endpoint,
-                  const AttemptReport& report, std::uint64_t now_ms);
-inline void note_attempt(Service& service, Endpoint& endpoint, const AttemptReport& report,
-                         std::uint64_t now_ms) {
+                  const AttemptReport& report);
+// For Service::ended().
+inline void note_attempt(Service& service, Endpoint& endpoint, const AttemptReport& report) {
   const config::Eject& eject = service.config().eject;
   if (!eject.on || report.outcome == Outcome::kNeither) return;
   const bool success = report.outcome == Outcome::kSuccess;
   if (eject.compares()) {
     ++endpoint.sample.requests;
     if (!success) ++endpoint.sample.failures;
-    if (report.latency_us != 0) {
+    if (report.answered) {
       ++endpoint.sample.latencies;
-      endpoint.sample.latency_us += report.latency_us;
+      endpoint.sample.latency_us += report.latency_ns / 1000;
     }
   }
   std::atomic<FailureRuns>& runs = service.shared().endpoints[endpoint.index]->failures;
   if (!success)
-    note_failure(service.config(), service.shared(), endpoint.index, report, now_ms);
+    note_failure(service.config(), service.shared(), endpoint.index, report);
   else if (!runs.load(std::memory_order_relaxed).none())
     runs.store({}, std::memory_order_relaxed);
 }

@@ -56,6 +56,7 @@ class Timer : private ListNode {
   ~Timer() = default;
   void start(Millis delay);
   void stop() {
+    if (!armed()) return;
     deadline_ = 0;
     unlink();
   }

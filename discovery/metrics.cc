@@ -252,21 +252,8 @@ void Metrics::request(const RequestKey& key, std::uint64_t duration_us) {
   duration(key.route, key.service).observe(duration_us);
 }
 
-Metrics::PerService& Metrics::service(std::uint32_t label) {
-  if (label >= services_.size()) services_.resize(label + 1);
-  return services_[label];
-}
-
-void Metrics::attempt(std::uint32_t label, AttemptResult result) {
-  ++service(label).attempts[static_cast<std::size_t>(result)];
-}
-
 void Metrics::retry(std::uint32_t label, Reason reason) {
   ++service(label).retries[static_cast<std::size_t>(reason)];
-}
-
-void Metrics::upstream_connection(std::uint32_t label, ConnectionState state, int change) {
-  service(label).connections[static_cast<std::size_t>(state)] += change;
 }
 
 void Metrics::downstream_connection(std::uint32_t listener, int change) {

@@ -122,9 +122,13 @@ class Metrics {
  public:
   // One request ended.
   void request(const RequestKey& key, std::uint64_t duration_us);
-  void attempt(std::uint32_t service, AttemptResult result);
+  void attempt(std::uint32_t label, AttemptResult result) {
+    ++service(label).attempts[static_cast<std::size_t>(result)];
+  }
   void retry(std::uint32_t service, Reason reason);
-  void upstream_connection(std::uint32_t service, ConnectionState state, int change);
+  void upstream_connection(std::uint32_t label, ConnectionState state, int change) {
+    service(label).connections[static_cast<std::size_t>(state)] += change;
+  }
   void downstream_connection(std::uint32_t listener, int change);
   void limit_refused(std::uint32_t service_or_listener, RefusedLimit limit);
   void event(std::uint32_t name, Event event);
@@ -175,7 +179,11 @@ class Metrics {
     bool seen = false;  // a gauge that fell to nothing is 0, not absent
   };
   std::vector<Open> downstream_;  // by label id of the listener
-  PerService& service(std::uint32_t label);
+  PerService& service(std::uint32_t label) {
+    if (label >= services_.size()) [[unlikely]]
+      services_.resize(label + 1);
+    return services_[label];
+  }
 };
 
 }  // namespace outrider

@@ -158,11 +158,24 @@ struct Aim {
   std::uint64_t session = 0;  // the endpoint that its cookie names; 0: none
 };
 
+// What an attempt says of its endpoint.
+enum class Outcome : std::uint8_t {
+  kSuccess,
+  kServerError,   // 500 and above, but for those of a gateway; of gRPC, what stands for them
+  kGatewayError,  // 502, 503, 504
+  kLocalFailure,  // no answer: not connected, reset, malformed, too late
+  kNeither,       // nothing: the client left, a limit of ours
+};
+Outcome outcome_of(Reason reason, int status, int grpc_status = -1);
+
 // How an attempt ended.
-struct AttemptOutcome {
-  std::uint64_t latency_ns = 0;  // until the head of the answer, else until its end
+struct AttemptReport {
+  Outcome outcome = Outcome::kNeither;
+  Reason reason = Reason::kOk;
+  int status = 0;
+  int grpc_status = -1;  // -1: none
   bool answered = false;
-  bool failed = false;  // neither: it was given up, and might have taken longer
+  std::uint64_t latency_ns = 0;  // until the head of the answer, else until its end
   std::uint64_t now_ns = 0;
 };
 
@@ -176,7 +189,7 @@ class Service {
   Endpoint* choose(std::int32_t subset, const Aim& aim, Random& random);
   // Around the attempt.
   void began(Endpoint& endpoint);
-  void ended(Endpoint& endpoint, const AttemptOutcome& outcome);
+  void ended(Endpoint& endpoint, const AttemptReport& report);
   bool empty(std::int32_t subset) { return group(subset).shares.empty(); }
   // Whether the subset has the endpoint of a session, and it may keep its sessions.
   bool keeps(std::int32_t subset, std::uint64_t session);

@@ -49,6 +49,7 @@ struct Attempt {
   const Endpoint* endpoint = nullptr;
   Reason result = Reason::kOk;
   int status = 0;            // of the response's head; 0: none came
+  int grpc_status = -1;      // -1: none came yet
   bool reused = false;       // on a pooled connection
   bool stale_retry = false;  // a free extra try after a stale connection
   std::uint64_t started_ns = 0;
@@ -114,7 +115,6 @@ struct Exchange {
       true;  // all of the request body so far is kept; set by the stream before on_attempt_failed
   bool body_dropped = false;  // it was larger than retry.buffer
   std::string_view no_retry;  // why a failure that was due for another try got none
-  int grpc_status = -1;       // of the attempt, as far as it is known before the client's turn
   const Headers* response_trailers = nullptr;  // of an attempt whose head is still held back
   LocalAnswer answer;
   bool rehearsed = false;  // by `explain`: filters decide, but spend nothing and wait for nothing

@@ -47,6 +47,9 @@ bool is_connect(Reason reason) {
          reason == Reason::kTlsFailure;
 }
 
+// -1: none came yet.
+int grpc_status_of(const Exchange& x) { return x.attempt != nullptr ? x.attempt->grpc_status : -1; }
+
 // The last moment the attempt knows of: filters have no clock of their own.
 std::uint64_t moment_of(const Exchange& x) {
   const Attempt* const last = x.attempt;
@@ -103,7 +106,7 @@ class Retry final : public Filter {
     }
     Millis asked{0};  // by the upstream
     if (error.reason == Reason::kOk)
-      asked = (x.grpc_status > 0 ? pushback_of(x) : retry_after_of(x)).value_or(asked);
+      asked = (grpc_status_of(x) > 0 ? pushback_of(x) : retry_after_of(x)).value_or(asked);
     if (asked.count() < 0 || asked > limits::kRetryAfterMax) return refuse(x, error, kToldNotTo);
     if (const std::string_view why = control.may_retry(asked); !why.empty())
       return refuse(x, error, why);
@@ -128,7 +131,7 @@ class Retry final : public Filter {
       case Reason::kOk:
         // The hop before us tries again already.
         return x.inbound_attempt <= 1 &&
-               (x.grpc_status > 0 ? when.has_grpc(x.grpc_status) : is_due(x.response.status));
+               (grpc_status_of(x) > 0 ? when.has_grpc(grpc_status_of(x)) : is_due(x.response.status));
       case Reason::kUpstreamReset:
       case Reason::kStaleConnection:
         return (when.has(RetryOn::kReset) && !error.answered) ||
@@ -146,7 +149,7 @@ class Retry final : public Filter {
   bool may_repeat(const Exchange& x, const Error& error) const {
     if (!x.replayable) return false;
     if (error.repeatable || is_connect(error.reason)) return true;
-    if (error.reason == Reason::kOk && x.grpc_status > 0) return true;  // it was named
+    if (error.reason == Reason::kOk && grpc_status_of(x) > 0) return true;  // it was named
     return settings_.all_methods || is_idempotent(x.request.method) ||
            x.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
   }

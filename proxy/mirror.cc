@@ -114,11 +114,9 @@ void Mirror::end(Event result) {
   Service& service = worker_.service(to_.service).service;
   if (endpoint_ != nullptr) {
     const std::uint64_t now_ns = worker_.loop().now_ns();
+    // A copy says how long it took; whether it may fail is nobody's concern.
     service.ended(*endpoint_,
-                  {.latency_ns = now_ns - began_ns_,
-                   .answered = answered_,
-                   .failed = answered_ ? response_.status >= 500 : result == Event::kMirrorFailed,
-                   .now_ns = now_ns});
+                  {.answered = answered_, .latency_ns = now_ns - began_ns_, .now_ns = now_ns});
   }
   if (counted_) give_back(service.shared().requests);
   worker_.metrics_ref().event(route_label_, result);

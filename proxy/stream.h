@@ -30,8 +30,6 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void try_leased(UpstreamTry& attempt);
   void try_failed(UpstreamTry& attempt, const Error& error, std::string_view words);
   void try_timed_out(UpstreamTry& attempt);
-  void try_began(Endpoint& endpoint);
-  void try_ended(Endpoint& endpoint, Attempt& trace);
   std::string_view pending_words(bool waited);  // no connection: by what limits
   void upstream_interim(UpstreamTry& attempt);
   void upstream_head(UpstreamTry& attempt, bool last);

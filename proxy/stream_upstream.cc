@@ -16,33 +16,6 @@ namespace outrider {
 
 namespace {
 
-AttemptResult attempt_result(Reason reason) {
-  switch (reason) {
-    case Reason::kOk: return AttemptResult::kOk;
-    case Reason::kConnectFailure: return AttemptResult::kConnectFailure;
-    case Reason::kConnectTimeout: return AttemptResult::kConnectTimeout;
-    case Reason::kUpstreamReset: return AttemptResult::kReset;
-    case Reason::kUpstreamProtocolError: return AttemptResult::kProtocolError;
-    case Reason::kStaleConnection: return AttemptResult::kStale;
-    case Reason::kTimeoutHeaders:
-    case Reason::kTimeoutTotal:
-    case Reason::kTimeoutPerTry:
-    case Reason::kTimeoutIdle: return AttemptResult::kTimeout;
-    default: return AttemptResult::kCancelled;
-  }
-}
-
-// What the attempt says of its endpoint. One that was given up says only that it took so long.
-AttemptOutcome attempt_outcome(const Attempt& attempt) {
-  const bool answered = attempt.head_ns != 0;
-  const AttemptResult result = attempt_result(attempt.result);
-  return {.latency_ns = (answered ? attempt.head_ns : attempt.ended_ns) - attempt.started_ns,
-          .answered = answered,
-          .failed = answered ? attempt.status >= 500
-                             : result != AttemptResult::kOk && result != AttemptResult::kCancelled,
-          .now_ns = attempt.ended_ns};
-}
-
 // -1: not said.
 int grpc_status_of(const Headers& headers) {
   const std::string_view text = headers.get(HeaderId::kGrpcStatus);
@@ -156,14 +129,6 @@ void Stream::try_failed(UpstreamTry& attempt, const Error& error, std::string_vi
 void Stream::try_timed_out(UpstreamTry& attempt) {
   try_failed(attempt, {Reason::kTimeoutPerTry, Origin::kUpstream, false},
              knob("timeout.per_try", *x_.target->policy->timeout_per_try));
-}
-
-void Stream::try_began(Endpoint& endpoint) { runtime_->service.began(endpoint); }
-
-void Stream::try_ended(Endpoint& endpoint, Attempt& trace) {
-  trace.ended_ns = worker_.loop().now_ns();
-  runtime_->service.ended(endpoint, attempt_outcome(trace));
-  worker_.metrics_ref().attempt(x_.target->service_label, attempt_result(trace.result));
 }
 
 // The first try has not answered for a while: another beside it, if there is an endpoint that was
@@ -347,10 +312,11 @@ void Stream::upstream_interim(UpstreamTry& attempt) {
 
 void Stream::upstream_head(UpstreamTry& attempt, bool last) {
   touch();
-  attempt.trace().head_ns = worker_.loop().now_ns();
-  attempt.trace().status = attempt.head().status;
-  x_.grpc_status = x_.is_grpc && last ? grpc_status_of(attempt.head().headers) : -1;
-  const bool failure = attempt.head().status >= 500 || x_.grpc_status > 0;
+  Attempt& trace = attempt.trace();
+  trace.head_ns = worker_.loop().now_ns();
+  trace.status = attempt.head().status;
+  if (x_.is_grpc && last) trace.grpc_status = grpc_status_of(attempt.head().headers);
+  const bool failure = trace.status >= 500 || trace.grpc_status > 0;
   if (failure && another(attempt) != nullptr) {  // that one may do better
     attempt.drop(ResetCode::kCancel);
     attempt.end(Reason::kOk);
@@ -375,7 +341,7 @@ void Stream::upstream_head(UpstreamTry& attempt, bool last) {
 
 // Whether what has come so far is a failure that is tried again; it is not yet the client's.
 bool Stream::wants_another() {
-  if (x_.response.status < 400 && x_.grpc_status <= 0) return false;
+  if (x_.response.status < 400 && x_.attempt->grpc_status <= 0) return false;
   x_.replayable = replayable();
   const Error asks{Reason::kOk, Origin::kUpstream, false};
   if (x_.target->chain.on_attempt_failed(x_, asks, *this) != Verdict::kPause) return false;
@@ -456,8 +422,8 @@ void Stream::upstream_passed(std::size_t bytes) {
 
 void Stream::upstream_trailers(Headers& trailers) {
   touch();
+  if (x_.is_grpc) x_.attempt->grpc_status = grpc_status_of(trailers);
   if (head_held_) {
-    x_.grpc_status = grpc_status_of(trailers);
     x_.response_trailers = &trailers;
     if (wants_another()) return;
     accept_head(false);

@@ -113,10 +113,7 @@ void UpstreamConnection::place() {
   else
     insert_before(pool_.busy_);
   count(leases == 0 ? ConnectionState::kIdle : ConnectionState::kActive);
-  if (leases != 0) {
-    timer_.stop();
-    return;
-  }
+  if (leases != 0) return;  // the timer runs on, which is less work than to stop it
   Millis idle = pool_.service_.config().idle.value;
   const Millis hint = codec_->keep_alive_hint();
   if (hint.count() != 0) {
@@ -151,7 +148,7 @@ void UpstreamConnection::on_bytes(std::string_view bytes) {
     if (codec_->settled() && !wire_.closing()) settle();
     return;
   }
-  if (leases == 0) place();
+  if (leases == 0 && (http2() || !codec_->reusable())) place();
 }
 void UpstreamConnection::on_eof() {
   if (!settled_) {

@@ -3,11 +3,29 @@
 #include <utility>
 
 #include "discovery/concurrency.h"
-#include "discovery/ejection.h"
 #include "proxy/stream.h"
 #include "proxy/worker.h"
 
 namespace outrider {
+namespace {
+
+AttemptResult attempt_result(Reason reason) {
+  switch (reason) {
+    case Reason::kOk: return AttemptResult::kOk;
+    case Reason::kConnectFailure: return AttemptResult::kConnectFailure;
+    case Reason::kConnectTimeout: return AttemptResult::kConnectTimeout;
+    case Reason::kUpstreamReset: return AttemptResult::kReset;
+    case Reason::kUpstreamProtocolError: return AttemptResult::kProtocolError;
+    case Reason::kStaleConnection: return AttemptResult::kStale;
+    case Reason::kTimeoutHeaders:
+    case Reason::kTimeoutTotal:
+    case Reason::kTimeoutPerTry:
+    case Reason::kTimeoutIdle: return AttemptResult::kTimeout;
+    default: return AttemptResult::kCancelled;
+  }
+}
+
+}  // namespace
 
 UpstreamTry::UpstreamTry(Stream& stream, ResponseHead& head)
     : owner_(stream),
@@ -22,7 +40,7 @@ UpstreamPool::Got UpstreamTry::begin(UpstreamPool& pool, Endpoint& endpoint, Att
   endpoint_ = &endpoint;
   trace_ = &trace;
   sent = ended = held_ = false;
-  owner_.try_began(endpoint);
+  pool.service().began(endpoint);
   fresh_only = fresh;
   Lease lease;
   const UpstreamPool::Got got = pool.acquire(*this, lease);
@@ -36,29 +54,32 @@ void UpstreamTry::take(const Lease& lease) {
   reused_ = lease.reused;
 }
 
+// Waiting for a connection to be free is our own time, not the endpoint's.
 void UpstreamTry::end(Reason reason) {
   if (trace_ == nullptr) return;
   per_try_.stop();
-  Attempt* const trace = std::exchange(trace_, nullptr);
-  trace->result = reason;
-  owner_.try_ended(*endpoint_, *trace);
-  report(*trace);
-}
-
-// What it says of its endpoint and service. Waiting for a connection is our own time, not theirs.
-void UpstreamTry::report(const Attempt& trace) {
-  const std::uint64_t began = trace.connected_ns;
-  const std::uint64_t latency = trace.head_ns > began && began != 0 ? trace.head_ns - began : 0;
-  const int status = trace.head_ns != 0 ? head_->status : 0;
-  const AttemptReport report{outcome_of(trace.result, status), trace.result, status,
-                             latency / 1000};
+  Worker& worker = owner_.worker();
+  Attempt& trace = *std::exchange(trace_, nullptr);
+  trace.result = reason;
+  trace.ended_ns = worker.loop().now_ns();
+  const bool answered = trace.head_ns != 0;
+  const AttemptReport report{
+      .outcome = outcome_of(reason, trace.status, trace.grpc_status),
+      .reason = reason,
+      .status = trace.status,
+      .grpc_status = trace.grpc_status,
+      .answered = answered,
+      .latency_ns = (answered ? trace.head_ns : trace.ended_ns) -
+                    (trace.connected_ns != 0 ? trace.connected_ns : trace.started_ns),
+      .now_ns = trace.ended_ns};
   Service& service = pool_->service();
-  const std::uint64_t now = owner_.worker().loop().now_ms();
-  note_attempt(service, *endpoint_, report, now);
+  service.ended(*endpoint_, report);
+  worker.metrics_ref().attempt(service.label(), attempt_result(reason));
   ServiceShared& shared = service.shared();
-  if (shared.concurrency != nullptr && report.latency_us != 0)
-    shared.concurrency->note(report.latency_us, shared.requests.load(std::memory_order_relaxed),
-                             now);
+  if (shared.concurrency != nullptr && answered)
+    shared.concurrency->note(report.latency_ns / 1000,
+                             shared.requests.load(std::memory_order_relaxed),
+                             trace.ended_ns / 1'000'000);
 }
 
 void UpstreamTry::drop(ResetCode code) {

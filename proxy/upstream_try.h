@@ -55,7 +55,6 @@ class UpstreamTry final : private ResponseSink, private LeaseWaiter {
   void on_per_try_timeout();
   void take(const Lease& lease);
   void give_back();
-  void report(const Attempt& trace);
 
   Stream& owner_;
   ResponseHead* head_;

@@ -1,18 +1,64 @@
-// The look-up of known names: a perfect hash over the length and five bytes, its multiplier found
-// at compile time, then one case-blind comparison. Invariant: every row of header_ids.inc has a
-// slot of its own (static_assert below).
+// The look-up of known names: a perfect hash over a name's first and last eight bytes, its
+// multiplier found at compile time, then one comparison of the same bytes. Invariant: every row of
+// header_ids.inc has a slot of its own (static_assert below).
 #include "filters/http/headers.h"
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cstring>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 namespace outrider {
 namespace {
 
+// Every use of it is for bytes that memcmp() could compare, so the order does not matter.
+constexpr std::uint64_t load(const char* from, std::size_t bytes) {
+  std::uint64_t word = 0;
+  if (std::is_constant_evaluated())
+    for (std::size_t i = 0; i < bytes; ++i)
+      word |= std::uint64_t{static_cast<unsigned char>(from[i])} << (8 * i);
+  else
+    std::memcpy(&word, from, bytes);
+  return word;
+}
+static_assert(std::endian::native == std::endian::little, "both halves of load() agree");
+
+// All of fewer than eight bytes.
+constexpr std::uint64_t load_short(const char* from, std::size_t size) {
+  if (size >= 4) return load(from, 4) | load(from + size - 4, 4) << 32;
+  if (size == 0) return 0;
+  return load(from, 1) | load(from + size / 2, 1) << 8 | load(from + size - 1, 1) << 16;
+}
+
+// Eight bytes at either end. Up to 16 bytes they are all of the text.
+struct Ends {
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;
+};
+constexpr Ends ends_of(std::string_view text) {
+  const std::size_t size = text.size();
+  if (size < 8) return {load_short(text.data(), size), 0};
+  return {load(text.data(), 8), load(text.data() + size - 8, 8)};
+}
+
+constexpr std::uint64_t kOnes = 0x0101010101010101;
+constexpr std::uint64_t kCase = kOnes * 0x20;  // the bit that tells the cases of a letter apart
+
+// kCase where the byte of a lower-case name is a letter.
+constexpr std::uint64_t case_bits(std::uint64_t word) { return word >> 1 & kCase; }
+
 struct Row {
+  constexpr Row(std::string_view text, unsigned bits)
+      : name(text),
+        ends(ends_of(text)),
+        either{case_bits(ends.first), case_bits(ends.last)},
+        flags(static_cast<std::uint8_t>(bits)) {}
   std::string_view name;
+  Ends ends;
+  Ends either;  // bits that may differ in a name of any case
   std::uint8_t flags;
 };
 
@@ -33,20 +79,9 @@ constexpr bool rows_are_sound() {
 }
 static_assert(rows_are_sound(), "names of header_ids.inc are lower-case tokens");
 
-constexpr std::size_t kLongest =
-    std::max_element(std::begin(kRows), std::end(kRows), [](const Row& a, const Row& b) {
-      return a.name.size() < b.name.size();
-    })->name.size();
-
-// Bit 5 set in each byte: the same for both cases of a letter. Other bytes may collide; the
-// comparison tells them apart.
-constexpr std::uint64_t key_of(std::string_view name) {
-  const std::size_t size = name.size();
-  const auto byte = [&](std::size_t at) {
-    return static_cast<std::uint64_t>(static_cast<unsigned char>(name[at]) | 0x20);
-  };
-  return byte(0) | byte(size - 1) << 8 | byte(size / 2) << 16 | byte(size / 4) << 24 |
-         byte(size - 1 - (size - 1) / 4) << 32 | static_cast<std::uint64_t>(size) << 40;
+// The same for both cases of a letter.
+constexpr std::uint64_t key_of(const Ends& ends) {
+  return (ends.first | kCase) ^ std::rotl(ends.last | kCase, 27);
 }
 
 constexpr unsigned kSlotBits = 10;
@@ -58,7 +93,7 @@ constexpr std::size_t slot_of(std::uint64_t key, std::uint64_t multiplier) {
 constexpr bool fill(std::uint64_t multiplier, Slots& slots) {
   slots = {};
   for (std::size_t i = 1; i < kCount; ++i) {
-    std::uint8_t& slot = slots[slot_of(key_of(kRows[i].name), multiplier)];
+    std::uint8_t& slot = slots[slot_of(key_of(kRows[i].ends), multiplier)];
     if (slot != 0) return false;
     slot = static_cast<std::uint8_t>(i);
   }
@@ -84,30 +119,15 @@ constexpr PerfectHash make_hash() {
 }
 
 constexpr PerfectHash kHash = make_hash();
-static_assert(kHash.multiplier != 0,
-              "two names of header_ids.inc share their key bytes: widen key_of()");
+static_assert(kHash.multiplier != 0, "two names of header_ids.inc share a slot: change key_of()");
 
 // Eight bytes at once, A-Z made lower case, every other byte kept.
 constexpr std::uint64_t lower(std::uint64_t word) {
-  constexpr std::uint64_t kOnes = 0x0101010101010101;
   const std::uint64_t low = word & (kOnes * 0x7f);
   const std::uint64_t above_z = low + kOnes * (0x7f - 'Z');
   const std::uint64_t from_a = low + kOnes * (0x80 - 'A');
   const std::uint64_t upper = (from_a ^ above_z) & ~word & (kOnes * 0x80);
   return word | upper >> 2;
-}
-
-std::uint64_t load(const char* from, std::size_t bytes) {
-  std::uint64_t word = 0;
-  std::memcpy(&word, from, bytes);
-  return word;
-}
-
-// All of fewer than eight bytes.
-std::uint64_t load_short(const char* from, std::size_t size) {
-  if (size >= 4) return load(from, 4) | load(from + size - 4, 4) << 32;
-  if (size == 0) return 0;
-  return load(from, 1) | load(from + size / 2, 1) << 8 | load(from + size - 1, 1) << 16;
 }
 
 bool same(const char* a, const char* b, std::size_t size) {
@@ -117,20 +137,31 @@ bool same(const char* a, const char* b, std::size_t size) {
   return lower(load(a + size - 8, 8)) == lower(load(b + size - 8, 8));
 }
 
+template <bool kAnyCase>
+HeaderId look_up(std::string_view name) {
+  constexpr std::size_t kBothEnds = 2 * sizeof(std::uint64_t);
+  const Ends ends = ends_of(name);
+  const std::uint8_t found = kHash.slots[slot_of(key_of(ends), kHash.multiplier)];
+  const Row& row = kRows[found];
+  if (row.name.size() != name.size()) return HeaderId::kUnknown;
+  const Ends either = kAnyCase ? row.either : Ends();
+  const std::uint64_t apart = ((row.ends.first ^ ends.first) & ~either.first) |
+                              ((row.ends.last ^ ends.last) & ~either.last);
+  if (apart != 0) return HeaderId::kUnknown;
+  if (name.size() > kBothEnds) {
+    const std::size_t between = name.size() - kBothEnds;
+    const char* const a = row.name.data() + sizeof(std::uint64_t);
+    const char* const b = name.data() + sizeof(std::uint64_t);
+    if (kAnyCase ? !same(a, b, between) : std::memcmp(a, b, between) != 0)
+      return HeaderId::kUnknown;
+  }
+  return static_cast<HeaderId>(found);
+}
+
 }  // namespace
 
-HeaderId header_id(std::string_view name) {
-  if (name.empty() || name.size() > kLongest) return HeaderId::kUnknown;
-  const std::uint8_t found = kHash.slots[slot_of(key_of(name), kHash.multiplier)];
-  return equal_ignoring_case(kRows[found].name, name) ? static_cast<HeaderId>(found)
-                                                      : HeaderId::kUnknown;
-}
-
-HeaderId lower_header_id(std::string_view name) {
-  if (name.empty() || name.size() > kLongest) return HeaderId::kUnknown;
-  const std::uint8_t found = kHash.slots[slot_of(key_of(name), kHash.multiplier)];
-  return kRows[found].name == name ? static_cast<HeaderId>(found) : HeaderId::kUnknown;
-}
+HeaderId header_id(std::string_view name) { return look_up<true>(name); }
+HeaderId lower_header_id(std::string_view name) { return look_up<false>(name); }
 
 std::string_view header_name(HeaderId id) { return kRows[static_cast<std::size_t>(id)].name; }
 

@@ -49,8 +49,9 @@ class Headers {
   explicit Headers(Arena& arena) : arena_(&arena) {}
 
   // The views must live as long as the arena; use the arena's copy() otherwise.
-  void add(HeaderId id, std::string_view name, std::string_view value) {
-    if (size_ == capacity_) grow();
+  [[gnu::always_inline]] void add(HeaderId id, std::string_view name, std::string_view value) {
+    if (size_ == capacity_) [[unlikely]]
+      grow();
     fields_[size_++] = {id, name, value};
   }
   void add(HeaderId id, std::string_view value) { add(id, header_name(id), value); }

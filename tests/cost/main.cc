@@ -56,6 +56,7 @@ struct Cell {
   unsigned routes = 0;  // before the one for everything; the middle one is hit
   bool log = false;
   bool forwarded = false;
+  bool policies = true;  // the default ones
 };
 
 constexpr Cell kCells[] = {
@@ -75,6 +76,15 @@ constexpr Cell kCells[] = {
      .streams = 25,
      .heads = Heads::kGrpc,
      .body = 50},
+    {.name = "h1-h1-bare", .policies = false},
+    {.name = "h2-h2-grpc-bare",
+     .down_http2 = true,
+     .up_http2 = true,
+     .clients = 4,
+     .streams = 25,
+     .heads = Heads::kGrpc,
+     .body = 50,
+     .policies = false},
 };
 
 std::string route_path(unsigned number) {
@@ -134,10 +144,17 @@ std::string config_of(const Cell& cell, unsigned origin_port) {
   text += "], limits: { requests: 0 }, timeouts: { idle: 1h }, forwarded: ";
   text += cell.forwarded ? "add } }\n" : "false } }\n";
   text += "services: { origin: { endpoints: [\"127.0.0.1:" + std::to_string(origin_port);
-  text += "\"], protocol: " + protocol(cell.up_http2) + ", timeouts: { idle: 1h } } }\nroutes:\n";
+  text += "\"], protocol: " + protocol(cell.up_http2) + ", timeouts: { idle: 1h }";
+  if (!cell.policies)
+    text += ", eject: false, limits: { connections: 0, pending: 0, requests: 0, retries: 0 }";
+  text += " } }\n";
+  if (!cell.policies) text += "overload: false\n";
+  text += "routes:\n";
   for (unsigned i = 0; i < cell.routes; ++i)
     text += "  - { match: " + route_path(i) + "/**, to: origin }\n";
-  return text + "  - { to: origin }\n";
+  if (cell.policies) return text + "  - { to: origin }\n";
+  return text + "  - { to: origin, timeout: { total: false, headers: false, idle: false }, retry: "
+                "false }\n";
 }
 
 // ---- the proxy, without its threads

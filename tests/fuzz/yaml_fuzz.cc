@@ -10,6 +10,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace outrider::config;
+  using outrider::filter_keys;
   const std::string text(reinterpret_cast<const char*>(data), size);
   const Loaded loaded = load_text("fuzz.yaml", text, {.expand = true, .extensions = filter_keys()});
   bool failed = false;

@@ -27,8 +27,12 @@ class EjectionTest : public ::testing::Test {
     service_ = std::make_unique<Service>(config_, 0, shared_);
   }
   void report(std::size_t endpoint, const AttemptReport& what, int times = 1) {
-    for (int i = 0; i < times; ++i)
-      note_attempt(*service_, *service_->endpoints()[endpoint], what, now_);
+    AttemptReport now = what;
+    now.now_ns = now_ * 1'000'000;
+    for (int i = 0; i < times; ++i) {
+      service_->began(*service_->endpoints()[endpoint]);
+      service_->ended(*service_->endpoints()[endpoint], now);
+    }
   }
   bool ejected(std::size_t endpoint) const { return shared_->endpoints[endpoint]->ejected; }
   const EjectionRecord& record(std::size_t endpoint) const {
@@ -64,6 +68,14 @@ TEST(Outcomes, SayWhoFailed) {
     EXPECT_EQ(outcome_of(reason, 503), Outcome::kNeither) << info(reason).word;
 }
 
+TEST(Outcomes, OfGrpcAreInItsStatus) {
+  const auto outcome = [](int grpc) { return outcome_of(Reason::kOk, 200, grpc); };
+  for (const int own : {0, 1, 3, 5, 7, 8, 12, 16}) EXPECT_EQ(outcome(own), Outcome::kSuccess) << own;
+  for (const int away : {4, 14}) EXPECT_EQ(outcome(away), Outcome::kGatewayError) << away;
+  for (const int broken : {2, 13, 15}) EXPECT_EQ(outcome(broken), Outcome::kServerError) << broken;
+  EXPECT_EQ(outcome_of(Reason::kUpstreamReset, 200, 0), Outcome::kLocalFailure);
+}
+
 TEST_F(EjectionTest, TheFifthFailureInARowDecides) {
   make(3);
   const std::uint64_t version = shared_->version;
@@ -80,6 +92,13 @@ TEST_F(EjectionTest, TheFifthFailureInARowDecides) {
   EXPECT_EQ(record(0).until_ms, now_ + 30'000);
   EXPECT_EQ(record(0).why, "5 gateway errors in a row, the last: 503");
   EXPECT_EQ(count(EjectedFor::kGatewayErrors), 1U);
+}
+
+TEST_F(EjectionTest, UnavailableOfGrpcIsAGatewayError) {
+  make(3);
+  report(0, {Outcome::kGatewayError, Reason::kOk, 200, 14}, 5);
+  EXPECT_TRUE(ejected(0));
+  EXPECT_EQ(record(0).why, "5 gateway errors in a row, the last: grpc:unavailable");
 }
 
 TEST_F(EjectionTest, AnAnswerOf500EndsARunOfGatewayErrors) {
@@ -223,11 +242,11 @@ TEST_F(EjectionTest, RunsAreExactWithManyThreads) {
   for (unsigned t = 0; t < kThreads; ++t)
     threads.emplace_back([this, t] {
       for (unsigned i = 0; i < kEach - (t == 0 ? 1 : 0); ++i)
-        note_failure(config_, *shared_, 0, k503, now_);
+        note_failure(config_, *shared_, 0, k503);
     });
   for (std::thread& thread : threads) thread.join();
   EXPECT_FALSE(ejected(0));
-  note_failure(config_, *shared_, 0, k503, now_);
+  note_failure(config_, *shared_, 0, k503);
   EXPECT_TRUE(ejected(0));
   EXPECT_EQ(shared_->ejection.count[0], 1U);
 }
@@ -299,7 +318,9 @@ TEST_F(EjectionTest, SamplesAreTakenOnlyWhereCompared) {
   report(0, kSuccess, 3);
   EXPECT_EQ(service_->endpoints()[0]->sample.requests, 0U);
   config_.eject.latency.value = 3;
-  report(0, {Outcome::kSuccess, Reason::kOk, 200, 2'000}, 3);
+  report(0,
+         {.outcome = Outcome::kSuccess, .status = 200, .answered = true, .latency_ns = 2'000'000},
+         3);
   report(0, k503);
   const EndpointSample& sample = service_->endpoints()[0]->sample;
   EXPECT_EQ(sample.requests, 4U);

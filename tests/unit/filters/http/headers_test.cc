@@ -28,6 +28,14 @@ TEST(HeaderId, EveryNameIsFoundInAnyCase) {
     ++id;
     EXPECT_EQ(static_cast<std::uint8_t>(header_id(name)), id) << name;
     EXPECT_EQ(static_cast<std::uint8_t>(header_id(upper(name))), id) << name;
+    EXPECT_EQ(static_cast<std::uint8_t>(lower_header_id(name)), id) << name;
+    EXPECT_EQ(lower_header_id(upper(name)), HeaderId::kUnknown) << name;
+    for (std::size_t i = 0; i < name.size(); ++i) {
+      std::string other(name);
+      other[i] = upper(name)[i];
+      EXPECT_EQ(static_cast<std::uint8_t>(header_id(other)), id) << other;
+      EXPECT_EQ(lower_header_id(other) == header_id(name), other == name) << other;
+    }
     EXPECT_EQ(header_name(static_cast<HeaderId>(id)), name);
   }
 }
