@@ -10,7 +10,7 @@
 namespace outrider {
 
 // Failures in a row, by how they are counted (ejection.cc).
-struct FailureRuns {
+struct alignas(std::uint64_t) FailureRuns {  // one word, so that its atomic takes no lock
   std::uint16_t gateway = 0;
   std::uint16_t server = 0;
   std::uint16_t local = 0;

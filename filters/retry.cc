@@ -130,8 +130,8 @@ class Retry final : public Filter {
     switch (error.reason) {
       case Reason::kOk:
         // The hop before us tries again already.
-        return x.inbound_attempt <= 1 &&
-               (grpc_status_of(x) > 0 ? when.has_grpc(grpc_status_of(x)) : is_due(x.response.status));
+        return x.inbound_attempt <= 1 && (grpc_status_of(x) > 0 ? when.has_grpc(grpc_status_of(x))
+                                                                : is_due(x.response.status));
       case Reason::kUpstreamReset:
       case Reason::kStaleConnection:
         return (when.has(RetryOn::kReset) && !error.answered) ||

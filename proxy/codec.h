@@ -100,6 +100,8 @@ class CodecStream {
       const Headers& trailers) = 0;  // to a peer that cannot take them: just the end
   virtual std::size_t queued()
       const = 0;  // outgoing bytes of this stream (H1: of the connection) not yet written
+  // Undoes send_response() of a head that nothing was sent behind, if no byte of it has left.
+  virtual bool take_back() { return false; }
   // Incoming half: stop or go on reading (at most one more read's worth of on_body follows).
   virtual void hold(bool held) = 0;
   // The response (server) will be the connection's last: `Connection: close`, GOAWAY. Before

@@ -42,7 +42,10 @@ class H1Server final : public Codec, private CodecStream {
   }
   void passed(std::size_t bytes) override;
   bool takes_raw() const override { return sink_ != nullptr && !failed_ && out_.raw(); }
-  void sent_past(std::size_t bytes) override { out_.past(bytes); }
+  void sent_past(std::size_t bytes) override {
+    head_bytes_ = 0;
+    out_.past(bytes);
+  }
   bool in_head() const override {
     return sink_ == nullptr && (collector_.has_part() || in_ == In::kBody);
   }
@@ -74,6 +77,7 @@ class H1Server final : public Codec, private CodecStream {
   void send_trailers(const Headers& trailers) override;
   std::size_t queued() const override { return wire_.out.size(); }
   void hold(bool held) override;
+  bool take_back() override;
   void close_after() override { keep_ = false; }
   void reset(ResetCode code) override;
   void release() override;
@@ -109,7 +113,8 @@ class H1Server final : public Codec, private CodecStream {
   std::unique_ptr<Waiting> waiting_;
   BodyReader body_;
   Outgoing out_;
-  std::size_t dropped_ = 0;  // of a body nobody wants
+  std::size_t dropped_ = 0;       // of a body nobody wants
+  std::uint32_t head_bytes_ = 0;  // of the response, while nothing is behind it
   In in_ = In::kHead;
   Version version_ = Version::kHttp11;
   bool head_request_ = false;
@@ -194,6 +199,7 @@ void H1Server::read_head(std::string_view& bytes) {
 
 bool H1Server::begin_stream() {
   out_ = {};
+  head_bytes_ = 0;
   version_ = Version::kHttp11;
   head_request_ = may_await_continue_ = false;
   keep_ = true;
@@ -402,12 +408,21 @@ void H1Server::send_response(const ResponseHead& head, bool last) {
   if (must_close(head, last) || kind == Outgoing::Kind::kUntilClose) keep_ = false;
   framing.close = !keep_;
   framing.keep_alive = version_ == Version::kHttp10;
+  const std::size_t before = wire_.out.size();
   if (!h1::write_response(wire_.out, head, framing)) {
     fail();
     return;
   }
+  head_bytes_ = static_cast<std::uint32_t>(wire_.out.size() - before);
   out_.begin(kind, framing.length.value_or(0), head.version == Version::kHttp2);
   send_body({}, last);
+}
+
+bool H1Server::take_back() {
+  if (head_bytes_ == 0 || wire_.out.size() < head_bytes_ || out_.ended()) return false;
+  wire_.out.take_back(std::exchange(head_bytes_, 0));
+  out_ = {};
+  return true;
 }
 
 Outgoing::Kind H1Server::frame(const ResponseHead& head, bool last, h1::Framing& framing) const {
@@ -458,6 +473,7 @@ void H1Server::switch_protocols(const ResponseHead& head) {
 }
 
 void H1Server::send_body(std::string_view bytes, bool last) {
+  if (!bytes.empty()) head_bytes_ = 0;
   if (!out_.body(wire_, bytes, last)) fail();
   // Only in a tunnel does the other half go on when this one has ended.
   if (last && tunnel_) wire_.shutdown();

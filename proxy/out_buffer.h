@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 #include "config/limits.h"
 #include "filters/http/arena.h"
@@ -85,9 +86,23 @@ class OutBuffer {
       Slab* gone = first_;
       first_ = gone->next;
       if (first_ == nullptr) last_ = nullptr;
-      (gone->room == kSmall ? slabs_->small : slabs_->large).put(gone);
+      give_back(gone);
       if (bytes == 0 && size_ != 0) return;
     }
+  }
+  // From the end, where the caller has put them last.
+  void take_back(std::size_t bytes) {
+    const std::size_t left = size_ - bytes;
+    std::size_t before = 0;
+    last_ = first_;
+    while (before + last_->end - last_->begin < left) {
+      before += last_->end - last_->begin;
+      last_ = last_->next;
+    }
+    last_->end = last_->begin + static_cast<std::uint32_t>(left - before);
+    size_ = left;
+    for (Slab* slab = std::exchange(last_->next, nullptr); slab != nullptr;)
+      give_back(std::exchange(slab, slab->next));
   }
   void clear() { drop(size_); }
   void swap(OutBuffer& other) noexcept {
@@ -114,6 +129,7 @@ class OutBuffer {
   static constexpr std::size_t kSmall = limits::kSmallSlabBytes - sizeof(Slab);
 
   std::size_t room_at_end() const { return last_ == nullptr ? 0 : last_->room - last_->end; }
+  void give_back(Slab* slab) { (slab->room == kSmall ? slabs_->small : slabs_->large).put(slab); }
   void add_slab(std::size_t wanted) {
     const bool small = first_ == nullptr && wanted <= kSmall;
     Slab* slab = ::new ((small ? slabs_->small : slabs_->large).get())

@@ -137,6 +137,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void tries_failed(const Error& error, std::string_view words);
   void attempt_failed(UpstreamTry& attempt, const Error& error, std::string_view words);
   void give_up(const Error& error, std::string_view words);
+  bool take_back();
   void take_whole_request();
   bool is_stale(const UpstreamTry& attempt, const Error& error) const;
   void hold_client(bool held);

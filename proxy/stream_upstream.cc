@@ -507,7 +507,7 @@ void Stream::give_up(const Error& error, std::string_view words) {
   if (logged_ || step_ == Step::kAnswer || step_ == Step::kDone) return;
   end_tries(error.reason);
   if (!x_.no_retry.empty()) words = x_.arena.concat(words, "; not tried again: ", x_.no_retry);
-  if (!x_.response_started) {
+  if (!x_.response_started || take_back()) {
     x_.reply(error.reason, words);
     step_ = Step::kAnswer;
     return;
@@ -523,6 +523,17 @@ void Stream::give_up(const Error& error, std::string_view words) {
   }
   if (client_ != nullptr) std::exchange(client_, nullptr)->reset(ResetCode::kInternal);
   step_ = Step::kDone;
+}
+
+// A head that still waits for its body gives way to an answer that says what happened.
+bool Stream::take_back() {
+  if (client_ == nullptr || x_.bytes_out != 0 || x_.tunnel || response_ended_ ||
+      !client_->take_back())
+    return false;
+  x_.response_started = false;
+  x_.is_sse = false;
+  response_position_ = 0;
+  return true;
 }
 
 std::string_view Stream::may_retry(Millis delay) {

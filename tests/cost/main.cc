@@ -153,8 +153,9 @@ std::string config_of(const Cell& cell, unsigned origin_port) {
   for (unsigned i = 0; i < cell.routes; ++i)
     text += "  - { match: " + route_path(i) + "/**, to: origin }\n";
   if (cell.policies) return text + "  - { to: origin }\n";
-  return text + "  - { to: origin, timeout: { total: false, headers: false, idle: false }, retry: "
-                "false }\n";
+  return text +
+         "  - { to: origin, timeout: { total: false, headers: false, idle: false }, retry: "
+         "false }\n";
 }
 
 // ---- the proxy, without its threads

@@ -70,7 +70,8 @@ TEST(Outcomes, SayWhoFailed) {
 
 TEST(Outcomes, OfGrpcAreInItsStatus) {
   const auto outcome = [](int grpc) { return outcome_of(Reason::kOk, 200, grpc); };
-  for (const int own : {0, 1, 3, 5, 7, 8, 12, 16}) EXPECT_EQ(outcome(own), Outcome::kSuccess) << own;
+  for (const int own : {0, 1, 3, 5, 7, 8, 12, 16})
+    EXPECT_EQ(outcome(own), Outcome::kSuccess) << own;
   for (const int away : {4, 14}) EXPECT_EQ(outcome(away), Outcome::kGatewayError) << away;
   for (const int broken : {2, 13, 15}) EXPECT_EQ(outcome(broken), Outcome::kServerError) << broken;
   EXPECT_EQ(outcome_of(Reason::kUpstreamReset, 200, 0), Outcome::kLocalFailure);

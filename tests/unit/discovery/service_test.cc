@@ -230,7 +230,8 @@ TEST(Service, PeakEwmaTakesAQuickFailureForALongWait) {
   Fixture f(service(endpoints(2), config::Balance::kPeakEwma));
   for (const auto& endpoint : f.it.endpoints()) endpoint->note(20'000'000, false, kSecond);
   f.it.began(*f.it.endpoints()[0]);
-  f.it.ended(*f.it.endpoints()[0], {.outcome = Outcome::kLocalFailure, .latency_ns = 1000, .now_ns = kSecond});
+  f.it.ended(*f.it.endpoints()[0],
+             {.outcome = Outcome::kLocalFailure, .latency_ns = 1000, .now_ns = kSecond});
   EXPECT_LT(f.hits(1000, {.now_ns = kSecond})[0], 150);
   f.it.endpoints()[1]->note(20'000'000, false, 60 * kSecond);
   EXPECT_GT(f.hits(1000, {.now_ns = 60 * kSecond})[0], 850);  // and tries it again later

@@ -123,6 +123,47 @@ TEST(H1Request, OnlyAHeadWhoseBodyIsToComeWaits) {
   EXPECT_FALSE(waits(true, false));
 }
 
+TEST(H1Answer, AHeadThatHasNotLeftIsTakenBack) {
+  const auto begin = [](RequestOwner& owner, std::size_t size,
+                        std::optional<std::uint64_t> length) {
+    ResponseHead head(owner.arena);
+    const std::string value(size, 'v');
+    head.content_length = length;
+    head.headers.add(HeaderId::kUnknown, "x", owner.arena.copy(value));
+    owner.stream.send_response(head, false);
+  };
+  const std::string instead = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 3\r\n\r\nbad";
+  for (const std::size_t size : {1U, 1000U, 30'000U})  // within a slab, and over several
+    for (const std::optional<std::uint64_t> length : {std::optional<std::uint64_t>(), {7}}) {
+      EXPECT_EQ(answered(get("") + get(""),
+                         [&](RequestOwner& owner) {
+                           begin(owner, size, length);
+                           EXPECT_TRUE(owner.stream.take_back());
+                           EXPECT_FALSE(owner.stream.take_back());
+                           respond(owner, 502, 3, {"bad"});
+                         }),
+                instead + instead);
+    }
+
+  answered(get(""), [&](RequestOwner& owner) {
+    begin(owner, 10, 3);
+    owner.stream.send_body("al", false);
+    EXPECT_FALSE(owner.stream.take_back());
+    owner.answered = true;
+    owner.stream.send_body("l", true);
+    EXPECT_FALSE(owner.stream.take_back());
+  });
+  Exchanges exchanges;
+  exchanges.clients.on_whole = [&](RequestOwner& owner) {
+    begin(owner, 10, 3);
+    exchanges.wire.out.drop(1);  // a byte has left
+    EXPECT_FALSE(owner.stream.take_back());
+    owner.answered = true;
+    owner.stream.send_body("all", true);
+  };
+  exchanges.feed(get(""));
+}
+
 TEST(H1Answer, NamesFromHttp2AreTrainCase) {
   EXPECT_EQ(
       answered(
