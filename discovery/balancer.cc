@@ -22,6 +22,13 @@ constexpr double kFadeNs = 10e9;
 constexpr double kFailureNs = 100e6;  // a failure took at least as long
 constexpr double kUnknownNs = 60e9;   // one that has not answered yet has no second request
 
+// least-request: one that usually takes more than so many times as long as the other is a choice
+// only when that one's queue makes up for it, but for one choice of so many, which shows when it is
+// fast again. In the square, because requests that came before it wait side by side.
+constexpr std::uint64_t kSlower = 2;
+constexpr std::uint32_t kLooks = 64;
+constexpr std::uint64_t kQuickNs = 500'000;  // below this nobody is slow
+
 // hash: nobody has more than so many times the mean in flight, if the mean is not tiny.
 constexpr double kBound = 1.25;
 constexpr std::uint32_t kAlwaysRoom = 2;
@@ -65,6 +72,15 @@ void Endpoint::note(std::uint64_t latency_ns, bool failed, std::uint64_t now_ns)
   noted_ns_ = now_ns;
 }
 
+void Endpoint::learn(std::uint64_t latency_ns, bool failed) {
+  if (usual_ns == 0)
+    usual_ns = std::max(latency_ns, failed ? static_cast<std::uint64_t>(kFailureNs) : kQuickNs);
+  else if (failed || latency_ns > usual_ns)
+    usual_ns += usual_ns / 8;
+  else
+    usual_ns = std::max(usual_ns - usual_ns / 8, kQuickNs);
+}
+
 void Service::began(Endpoint& endpoint) {
   ++endpoint.active;
   if (in_flight_.empty()) return;
@@ -75,11 +91,13 @@ void Service::began(Endpoint& endpoint) {
 void Service::ended(Endpoint& endpoint, const AttemptReport& report) {
   --endpoint.active;
   note_attempt(*this, endpoint, report);
-  if (config_.balance == Balance::kPeakEwma) {
-    // One that was given up says only that it took so long.
-    const bool failed = report.outcome != Outcome::kSuccess && report.outcome != Outcome::kNeither;
-    if (report.answered || failed ||
-        static_cast<double>(report.latency_ns) > endpoint.expected_ns(report.now_ns))
+  // One that was given up says only that it took so long.
+  const bool failed = report.outcome != Outcome::kSuccess && report.outcome != Outcome::kNeither;
+  const bool tells = report.answered || failed;
+  if (config_.balance == Balance::kLeastRequest) {
+    if (tells || report.latency_ns > endpoint.usual_ns) endpoint.learn(report.latency_ns, failed);
+  } else if (config_.balance == Balance::kPeakEwma) {
+    if (tells || static_cast<double>(report.latency_ns) > endpoint.expected_ns(report.now_ns))
       endpoint.note(report.latency_ns, failed, report.now_ns);
   }
   if (in_flight_.empty()) return;
@@ -179,11 +197,20 @@ Endpoint* Service::next_in_turn(const View::Share& share, const Aim& aim, Random
 }
 
 // Whether `a` would take less to answer one more request than `b`.
-bool Service::lighter(const Endpoint& a, const Endpoint& b, std::uint64_t now_ns) const {
-  if (config_.balance != Balance::kPeakEwma)
+bool Service::lighter(const Endpoint& a, const Endpoint& b, const Aim& aim, Random& random) const {
+  if (config_.balance != Balance::kPeakEwma) {
+    const auto [less, more] = std::minmax(a.usual_ns, b.usual_ns);
+    if (less != 0 && more > kSlower * less && random.below(kLooks) != 0) {
+      const auto cost = [](const Endpoint& endpoint) {
+        const auto usual = static_cast<double>(endpoint.usual_ns);
+        return usual * usual * (endpoint.active + 1);
+      };
+      return cost(a) * b.config.weight < cost(b) * a.config.weight;
+    }
     return static_cast<std::uint64_t>(a.active) * b.config.weight <
            static_cast<std::uint64_t>(b.active) * a.config.weight;
-  const auto cost = [now_ns](const Endpoint& endpoint) {
+  }
+  const auto cost = [now_ns = aim.now_ns](const Endpoint& endpoint) {
     const double expected = endpoint.expected_ns(now_ns);
     if (expected == 0) return endpoint.active * kUnknownNs;
     return expected * (endpoint.active + 1);
@@ -192,10 +219,24 @@ bool Service::lighter(const Endpoint& a, const Endpoint& b, std::uint64_t now_ns
 }
 
 Endpoint* Service::lighter_of_two(const View::Share& share, const Aim& aim, Random& random) {
-  Endpoint* first = draw(share, aim, random);
+  const auto [first, second] = draw_two(share, aim, random);
+  return lighter(*second, *first, aim, random) ? second : first;
+}
+
+// Different ones if it can be.
+std::pair<Endpoint*, Endpoint*> Service::draw_two(const View::Share& share, const Aim& aim,
+                                                  Random& random) {
+  if (share.cumulative.empty() && view_->ramps_until_ms <= aim.now_ns / 1'000'000) {
+    const auto count = static_cast<std::uint32_t>(share.members.size());
+    const std::uint32_t one = random.below(count);
+    const std::uint32_t other = random.below(count - 1);
+    return {endpoint_at(share.members[one]),
+            endpoint_at(share.members[other + (other >= one ? 1 : 0)])};
+  }
+  Endpoint* const first = draw(share, aim, random);
   Endpoint* second = draw(share, aim, random);
   for (int again = 0; second == first && again < 3; ++again) second = draw(share, aim, random);
-  return lighter(*second, *first, aim.now_ns) ? second : first;
+  return {first, second};
 }
 
 // Those that may not be used, that start slowly and turn this key away, that were tried before or
@@ -242,7 +283,7 @@ Endpoint* Service::another(const View::Group& group, const View::Share& first, c
     for (std::uint32_t i = 0; i < size; ++i) {
       Endpoint* endpoint = endpoint_at(share.members[(start + i) % size]);
       if (was_tried(aim, endpoint)) continue;
-      if (best == nullptr || lighter(*endpoint, *best, aim.now_ns)) best = endpoint;
+      if (best == nullptr || lighter(*endpoint, *best, aim, random)) best = endpoint;
     }
     return best;
   };

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/model.h"
@@ -144,6 +145,11 @@ class Endpoint {
   // What an attempt is expected to take now; 0: nothing is known.
   double expected_ns(std::uint64_t now_ns) const;
 
+  // The same for least-request, which asks what is usual: about the median, to which one slow
+  // answer means no more than one a little slow.
+  void learn(std::uint64_t latency_ns, bool failed);
+  std::uint64_t usual_ns = 0;  // 0: nothing is known
+
  private:
   double peak_ns_ = 0;
   std::uint64_t noted_ns_ = 0;
@@ -217,7 +223,9 @@ class Service {
                    const Aim& aim);
   Endpoint* another(const View::Group& group, const View::Share& first, const Aim& aim,
                     Random& random);
-  bool lighter(const Endpoint& a, const Endpoint& b, std::uint64_t now_ns) const;
+  std::pair<Endpoint*, Endpoint*> draw_two(const View::Share& share, const Aim& aim,
+                                           Random& random);
+  bool lighter(const Endpoint& a, const Endpoint& b, const Aim& aim, Random& random) const;
 
   const config::Service& config_;
   const std::uint32_t label_;

@@ -202,13 +202,66 @@ TEST(Service, AHotKeyOverflowsItsEndpointAtFiveQuartersOfTheMean) {
   EXPECT_EQ(f.index(keyed(7)), home);
 }
 
+// ---- least-request
+
+TEST(Service, LeastRequestAsksASlowOneSeldomAndSeesItBecomeFast) {
+  Fixture f(service(endpoints(10), config::Balance::kLeastRequest));
+  const auto answer = [&](Endpoint& endpoint, std::uint64_t ms) {
+    f.it.began(endpoint);
+    f.it.ended(endpoint, {.outcome = Outcome::kSuccess,
+                          .status = 200,
+                          .answered = true,
+                          .latency_ns = ms * 1'000'000});
+  };
+  const auto of_first = [&](std::uint64_t ms) {
+    int hits = 0;
+    for (int i = 0; i < 10'000; ++i) {
+      Endpoint& chosen = *f.choose({});
+      hits += chosen.index == 0 ? 1 : 0;
+      answer(chosen, chosen.index == 0 ? ms : 2);
+    }
+    return hits;
+  };
+  of_first(20);
+  const int slow = of_first(20);
+  EXPECT_GT(slow, 0);
+  EXPECT_LT(slow, 60) << "of the thousand that would be its share";
+  // It is the better choice once the other has ten times as many.
+  for (const auto& endpoint : f.it.endpoints())
+    if (endpoint->index != 0) endpoint->active = 12;
+  EXPECT_GT(f.hits(1'000)[0], 150);
+  for (const auto& endpoint : f.it.endpoints()) endpoint->active = 0;
+  of_first(2);
+  EXPECT_NEAR(of_first(2), 1'000, 150);
+  // Now and then a slow answer is no reason.
+  for (int i = 0; i < 3; ++i) answer(*f.it.endpoints()[0], 5'000);
+  EXPECT_NEAR(f.hits(10'000)[0], 1'000, 150);
+}
+
+TEST(Service, LeastRequestTakesQuickFailuresForSlow) {
+  Fixture f(service(endpoints(2), config::Balance::kLeastRequest));
+  for (int i = 0; i < 50; ++i)
+    for (const auto& endpoint : f.it.endpoints()) {
+      f.it.began(*endpoint);
+      f.it.ended(*endpoint, endpoint->index == 0 ? AttemptReport{.outcome = Outcome::kServerError,
+                                                                 .status = 500,
+                                                                 .answered = true,
+                                                                 .latency_ns = 1'000}
+                                                 : AttemptReport{.outcome = Outcome::kSuccess,
+                                                                 .status = 200,
+                                                                 .answered = true,
+                                                                 .latency_ns = 5'000'000});
+    }
+  EXPECT_LT(f.hits(1'000)[0], 30);
+}
+
 // ---- peak-ewma
 
 TEST(Service, PeakEwmaPrefersWhoAnswersSooner) {
   Fixture f(service(endpoints(2), config::Balance::kPeakEwma));
   f.it.endpoints()[0]->note(50'000'000, false, kSecond);
   f.it.endpoints()[1]->note(5'000'000, false, kSecond);
-  EXPECT_LT(f.hits(1000, {.now_ns = kSecond})[0], 150);  // drawn twice in a row, four times over
+  EXPECT_EQ(f.hits(1000, {.now_ns = kSecond})[0], 0);
   // Ten times the load makes them equal.
   f.it.endpoints()[1]->active = 11;
   EXPECT_LT(f.hits(1000, {.now_ns = kSecond})[1], 150);
