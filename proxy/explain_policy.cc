@@ -117,9 +117,28 @@ void add_service(Leaves& leaves, const config::Service& service) {
     if (eject.after_local.value != 0) failures("eject.after_local", eject.after_local);
     leaves.add("eject.for", config::written(eject.span.value), eject.span.mark);
     leaves.add("eject.at_most", config::written_share(eject.at_most.value), eject.at_most.mark);
+    if (eject.success.value > 0)
+      leaves.add("eject.outliers.success", config::written_share(eject.success.value),
+                 eject.success.mark);
+    if (eject.latency.value != 0)
+      leaves.add("eject.outliers.latency", eject.latency.value, eject.latency.mark);
+    if (eject.compares())
+      leaves.add("eject.outliers.volume", eject.volume.value, eject.volume.mark);
+    if (eject.observe) leaves.add("eject.mode", "observe", service.mark);
+  } else {
+    leaves.add("eject", Json(), service.mark);
   }
-  if (service.limits.adaptive.value)
-    leaves.add("limits.concurrency", "adaptive", service.limits.adaptive.mark);
+  const config::ServiceLimits& limits = service.limits;
+  const auto limit = [&](const char* key, const config::Leaf<std::uint64_t>& leaf) {
+    leaves.add(key, leaf.value == 0 ? Json() : Json(leaf.value), leaf.mark);
+  };
+  limit("limits.connections", limits.connections);
+  limit("limits.pending", limits.pending);
+  leaves.add("limits.pending_time", config::written(limits.pending_time.value),
+             limits.pending_time.mark);
+  limit("limits.requests", limits.requests);
+  limit("limits.retries", limits.retries);
+  if (limits.adaptive.value) leaves.add("limits.concurrency", "adaptive", limits.adaptive.mark);
 }
 
 // What only filters know.

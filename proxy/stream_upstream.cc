@@ -541,9 +541,10 @@ std::string_view Stream::may_retry(Millis delay) {
       worker_.loop().now_ms() + static_cast<std::uint64_t>(delay.count()) >= deadline_ms_)
     return "the request's time would be over";
   Service& service = runtime_->service;
-  if (!counted_retry_ && !take(service.shared().retries, service.config().limits.retries.value)) {
+  const config::Leaf<std::uint64_t>& most = service.config().limits.retries;
+  if (!counted_retry_ && !take(service.shared().retries, most.value)) {
     worker_.metrics_ref().limit_refused(service.label(), RefusedLimit::kRetries);
-    return "limits.retries of the service are in flight";
+    return x_.arena.concat("as many retries as may are in flight: ", knob("limits.retries", most));
   }
   counted_retry_ = true;
   return {};

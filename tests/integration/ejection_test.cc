@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "tests/harness/client.h"
 #include "tests/harness/origin.h"
@@ -108,6 +112,69 @@ TEST(Ejection, ObserveLeavesThingsAsTheyAre) {
   EXPECT_EQ(proxy.metric("outrider_ejections_total{service='cart',mode='observe'}"), 1);
   proxy.await_error("would be ejected (mode: observe) for 30s: 3 gateway errors in a row");
   EXPECT_THAT(proxy.admin("/services").body, HasSubstr("would be ejected (mode: observe)"));
+}
+
+// Of a call the trailers tell.
+TEST(Ejection, UnavailableInTrailersIsAGatewayError) {
+  const auto answering = [](const char* status) {
+    return HttpOrigin([status](Stream& stream, const Head&) {
+      stream.read_body();
+      stream.send(Response{.status = 200,
+                           .fields = {{"content-type", "application/grpc"}},
+                           .body = std::string(5, '\0'),
+                           .trailers = {{"grpc-status", status}}});
+    });
+  };
+  HttpOrigin bad = answering("14");
+  HttpOrigin good = answering("0");
+  Outrider proxy(two("{ after: 3 failures, for: 1h }"),
+                 {{"BAD", bad.address()}, {"GOOD", good.address()}});
+  Client client = proxy.client(Protocol::kHttp2);
+  for (int i = 0; i < 20; ++i)
+    client.request({.method = "POST",
+                    .target = "/shop.Cart/Get",
+                    .fields = {{"content-type", "application/grpc"}, {"te", "trailers"}},
+                    .body = std::string(5, '\0')});
+  EXPECT_EQ(bad.requests(), 3);
+  EXPECT_EQ(good.requests(), 17);
+  proxy.await_error("is ejected for 1h: 3 gateway errors in a row, the last: grpc:unavailable");
+}
+
+// Compared with the others every ten seconds, until both have gone.
+TEST(Ejection, OutliersGo) {
+  std::atomic<int> answers{0};  // of the one that fails
+  std::vector<std::unique_ptr<HttpOrigin>> origins;
+  Outrider::Substitutions names;
+  for (int i = 0; i < 5; ++i) {
+    origins.push_back(std::make_unique<HttpOrigin>([&answers, i](Stream& stream, const Head&) {
+      stream.read_body();
+      if (i == 1) std::this_thread::sleep_for(std::chrono::milliseconds(60));
+      stream.send(Response{.status = i == 0 && ++answers % 2 == 0 ? 500 : 200, .body = "x"});
+    }));
+    names.emplace("O" + std::to_string(i), origins.back()->address());
+  }
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services:
+      cart:
+        endpoints: [$O0, $O1, $O2, $O3, $O4]
+        balance: round-robin
+        eject: { outliers: { success: 25%, latency: 3, volume: 10 }, for: 1h }
+    routes: [{ to: cart, retry: false }])",
+                 names);
+  std::atomic<bool> enough{false};
+  std::thread load([&] {
+    Client client = proxy.client();
+    while (!enough) client.get("/");
+  });
+  proxy.await_metric("outrider_ejections_total{service='cart',why='success_rate'}", 1);
+  proxy.await_metric("outrider_ejections_total{service='cart',why='latency'}", 1);
+  enough = true;
+  load.join();
+  proxy.await_error("endpoint " + origins[0]->address() + " is ejected for 1h: 5");
+  proxy.await_error("endpoint " + origins[1]->address() + " is ejected for 1h: it takes ");
+  EXPECT_EQ(proxy.metric("outrider_ejections_total{service='cart'}"), 2);
 }
 
 TEST(Ejection, TheOnlyEndpointStays) {

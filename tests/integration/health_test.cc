@@ -301,6 +301,36 @@ TEST(Health, AStartWaitsForNoProbe) {
 }
 
 // Probes take no place under the service's limits.
+// Two of three are dead: those two are used rather than the third be overrun, and it is said.
+TEST(Health, TooFewThatAreWellIsAPanicThatIsSaid) {
+  Patient a(200);
+  Patient b(500);
+  Patient c(500);
+  Outrider proxy(
+      R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services:
+      cart:
+        endpoints: ["$A", "$B", "$C"]
+        balance: round-robin
+        eject: false
+        health: { probe: GET /healthz, every: 100ms, unhealthy: 1, healthy: 1 }
+    routes: [{ to: cart, retry: false }])",
+      {{"A", a.origin().address()}, {"B", b.origin().address()}, {"C", c.origin().address()}});
+  EXPECT_EQ(proxy.await_metric("outrider_service_panic{service='cart'}", 1), 1);
+  proxy.await_error("service cart panics: 1 of 3 endpoints are usable, so all of them are used");
+  EXPECT_THAT(proxy.admin("/ready").body,
+              HasSubstr("panic: of the service cart 1 of 3 endpoints are usable"));
+  EXPECT_THAT(await_services(proxy, R"("panic": true)"), HasSubstr("unhealthy"));
+  const int before = b.requests() + c.requests();
+  for (int i = 0; i < 9; ++i) EXPECT_EQ(proxy.client().get("/").status, 200);
+  EXPECT_GE(b.requests() + c.requests(), before + 4);
+  b.turn(200);
+  EXPECT_EQ(proxy.await_metric("outrider_service_panic{service='cart'}", 0), 0);
+  proxy.await_error("service cart panics no more: 2 of 3 endpoints are usable");
+}
+
 TEST(Health, ProbesAreOutsideTheLimits) {
   Patient a(200);
   Patient b(200);
