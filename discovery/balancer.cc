@@ -22,12 +22,16 @@ constexpr double kFadeNs = 10e9;
 constexpr double kFailureNs = 100e6;  // a failure took at least as long
 constexpr double kUnknownNs = 60e9;   // one that has not answered yet has no second request
 
-// least-request: one that usually takes more than so many times as long as the other is a choice
-// only when that one's queue makes up for it, but for one choice of so many, which shows when it is
-// fast again. In the square, because requests that came before it wait side by side.
-constexpr std::uint64_t kSlower = 2;
+// least-request: one that takes more than so many times as long as the other on average is as many
+// times busier for each request that it has, but in one choice of so many, which shows when it is
+// fast again. Bounded, so that what is in flight always counts.
+constexpr double kSlower = 2;
+constexpr double kSlowest = 8;
 constexpr std::uint32_t kLooks = 64;
-constexpr std::uint64_t kQuickNs = 500'000;  // below this nobody is slow
+constexpr std::uint64_t kQuickNs = 500'000;          // below this nobody is slow
+constexpr std::uint64_t kSilenceNs = 1'000'000'000;  // after it one answer counts for half
+constexpr std::uint64_t kForgetNs = 10'000'000'000;  // and after this all is forgotten
+constexpr std::uint64_t kMostAtOnce = 8;             // times the average that one may count for
 
 // hash: nobody has more than so many times the mean in flight, if the mean is not tiny.
 constexpr double kBound = 1.25;
@@ -72,13 +76,26 @@ void Endpoint::note(std::uint64_t latency_ns, bool failed, std::uint64_t now_ns)
   noted_ns_ = now_ns;
 }
 
-void Endpoint::learn(std::uint64_t latency_ns, bool failed) {
-  if (usual_ns == 0)
-    usual_ns = std::max(latency_ns, failed ? static_cast<std::uint64_t>(kFailureNs) : kQuickNs);
-  else if (failed || latency_ns > usual_ns)
-    usual_ns += usual_ns / 8;
-  else
-    usual_ns = std::max(usual_ns - usual_ns / 8, kQuickNs);
+std::uint64_t Endpoint::average_ns(std::uint64_t now_ns) const {
+  return now_ns > learned_ns_ + kForgetNs ? 0 : average_ns_;
+}
+
+// The first after a long silence says little: a connection was made for it, a cache was cold.
+void Endpoint::learn(std::uint64_t latency_ns, bool failed, std::uint64_t now_ns) {
+  const bool known = learned_ns_ != 0 && now_ns <= learned_ns_ + kForgetNs;
+  const bool silent = now_ns > learned_ns_ + kSilenceNs;
+  learned_ns_ = now_ns;
+  const std::uint64_t seen =
+      std::max(latency_ns, failed ? static_cast<std::uint64_t>(kFailureNs) : kQuickNs);
+  if (!known) {
+    average_ns_ = 0;
+  } else if (average_ns_ == 0) {
+    average_ns_ = seen;
+  } else {
+    const auto part = static_cast<std::int64_t>(std::min(seen, kMostAtOnce * average_ns_)) -
+                      static_cast<std::int64_t>(average_ns_);
+    average_ns_ += static_cast<std::uint64_t>(part / (silent ? 2 : 8));
+  }
 }
 
 void Service::began(Endpoint& endpoint) {
@@ -95,7 +112,8 @@ void Service::ended(Endpoint& endpoint, const AttemptReport& report) {
   const bool failed = report.outcome != Outcome::kSuccess && report.outcome != Outcome::kNeither;
   const bool tells = report.answered || failed;
   if (config_.balance == Balance::kLeastRequest) {
-    if (tells || report.latency_ns > endpoint.usual_ns) endpoint.learn(report.latency_ns, failed);
+    if (tells || report.latency_ns > endpoint.average_ns(report.now_ns))
+      endpoint.learn(report.latency_ns, failed, report.now_ns);
   } else if (config_.balance == Balance::kPeakEwma) {
     if (tells || static_cast<double>(report.latency_ns) > endpoint.expected_ns(report.now_ns))
       endpoint.note(report.latency_ns, failed, report.now_ns);
@@ -199,13 +217,14 @@ Endpoint* Service::next_in_turn(const View::Share& share, const Aim& aim, Random
 // Whether `a` would take less to answer one more request than `b`.
 bool Service::lighter(const Endpoint& a, const Endpoint& b, const Aim& aim, Random& random) const {
   if (config_.balance != Balance::kPeakEwma) {
-    const auto [less, more] = std::minmax(a.usual_ns, b.usual_ns);
-    if (less != 0 && more > kSlower * less && random.below(kLooks) != 0) {
-      const auto cost = [](const Endpoint& endpoint) {
-        const auto usual = static_cast<double>(endpoint.usual_ns);
-        return usual * usual * (endpoint.active + 1);
+    const auto takes_a = static_cast<double>(a.average_ns(aim.now_ns));
+    const auto takes_b = static_cast<double>(b.average_ns(aim.now_ns));
+    const double less = std::min(takes_a, takes_b);
+    if (less > 0 && std::max(takes_a, takes_b) > kSlower * less && random.below(kLooks) != 0) {
+      const auto cost = [less](const Endpoint& endpoint, double takes) {
+        return std::min(takes / less, kSlowest) * (endpoint.active + 1);
       };
-      return cost(a) * b.config.weight < cost(b) * a.config.weight;
+      return cost(a, takes_a) * b.config.weight < cost(b, takes_b) * a.config.weight;
     }
     return static_cast<std::uint64_t>(a.active) * b.config.weight <
            static_cast<std::uint64_t>(b.active) * a.config.weight;

@@ -9,6 +9,7 @@ namespace {
 constexpr std::uint64_t kWindowMs = 100;
 constexpr std::uint64_t kAnswers = 50;       // a mean of fewer is mostly noise
 constexpr std::uint64_t kBaseAnswers = 250;  // what is kept for long has to be better
+constexpr std::uint64_t kMeasureMs = 1'000;  // … but not for longer, as fewer are let in meanwhile
 constexpr std::uint64_t kSoonestMs =
     3'000;  // the base is measured anew, at first and after a change
 constexpr std::uint64_t kAgainMs = 30'000;  // … and later
@@ -29,7 +30,7 @@ void ConcurrencyLimit::note(std::uint64_t latency_us, std::uint64_t in_flight,
   if (count < kAnswers || now_ms < ends_ms_.load(std::memory_order_relaxed)) return;
   const std::unique_lock lock(mutex_, std::try_to_lock);
   if (!lock.owns_lock() || now_ms < ends_ms_.load(std::memory_order_relaxed)) return;
-  if (phase_ == Phase::kMeasure && count < kBaseAnswers) return;
+  if (phase_ == Phase::kMeasure && count < kBaseAnswers && now_ms < measure_ends_ms_) return;
   end_window(now_ms);
 }
 
@@ -41,7 +42,10 @@ void ConcurrencyLimit::end_window(std::uint64_t now_ms) {
   if (count == 0) return;
   const double mean = std::max(1.0, static_cast<double>(sum) / static_cast<double>(count));
   switch (phase_) {
-    case Phase::kEmpty: phase_ = Phase::kMeasure; break;
+    case Phase::kEmpty:
+      phase_ = Phase::kMeasure;
+      measure_ends_ms_ = now_ms + kMeasureMs;
+      break;
     case Phase::kMeasure:
       // Half of a limit that is much too high may still keep the service busy: then the next
       // measure, at half of a lower one, finds less, until they agree.

@@ -46,6 +46,7 @@ class ConcurrencyLimit {
   double base_us_ = 0;                            // 0: not measured
   double goal_then_ = limits::kConcurrencyStart;  // when it was measured
   std::uint64_t measured_ms_ = 0;
+  std::uint64_t measure_ends_ms_ = 0;
   std::uint64_t again_ms_ = 0;  // from one measure to the next
   bool starting_ = true;        // grows fast until answers get slower for the first time
 };

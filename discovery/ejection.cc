@@ -82,7 +82,9 @@ void eject(const config::Service& config, ServiceShared& shared, std::size_t end
     return;
   }
   const auto span = static_cast<std::uint64_t>(config.eject.span.value.count());
-  const std::uint64_t behaved = (now_ms - record.returned_ms) / span;
+  // A worker's clock may be a turn of its loop behind.
+  const std::uint64_t behaved =
+      now_ms > record.returned_ms ? (now_ms - record.returned_ms) / span : 0;
   record.times -= static_cast<unsigned>(std::min<std::uint64_t>(record.times, behaved));
   record.times = std::min(record.times + 1, limits::kEjectTimesMost);
   record.until_ms = now_ms + span * record.times;

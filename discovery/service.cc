@@ -9,6 +9,7 @@
 
 #include "config/error.h"
 #include "config/log.h"
+#include "discovery/concurrency.h"
 
 namespace outrider {
 
@@ -98,6 +99,13 @@ const View& Service::view() {
     turns_.resize(view_->slots, ~std::uint64_t{0});  // each begins where it falls
   }
   return *view_;
+}
+
+RequestLimit Service::request_limit() const {
+  const std::uint64_t written = config_.limits.requests.value;
+  const ConcurrencyLimit* const found = shared_->concurrency.get();
+  if (found == nullptr || (written != 0 && written <= found->limit())) return {written, false};
+  return {found->limit(), true};
 }
 
 Nothing Service::nothing(std::int32_t subset) const {

@@ -145,12 +145,13 @@ class Endpoint {
   // What an attempt is expected to take now; 0: nothing is known.
   double expected_ns(std::uint64_t now_ns) const;
 
-  // The same for least-request, which asks what is usual: about the median, to which one slow
-  // answer means no more than one a little slow.
-  void learn(std::uint64_t latency_ns, bool failed);
-  std::uint64_t usual_ns = 0;  // 0: nothing is known
+  // The same for least-request: the average, in which no single answer counts for much.
+  void learn(std::uint64_t latency_ns, bool failed, std::uint64_t now_ns);
+  std::uint64_t average_ns(std::uint64_t now_ns) const;  // 0: nothing is known
 
  private:
+  std::uint64_t average_ns_ = 0;
+  std::uint64_t learned_ns_ = 0;
   double peak_ns_ = 0;
   std::uint64_t noted_ns_ = 0;
 };
@@ -185,6 +186,12 @@ struct AttemptReport {
   std::uint64_t now_ns = 0;
 };
 
+// The lower of what was written and what was found out; 0: none.
+struct RequestLimit {
+  std::uint64_t most;
+  bool adapts;
+};
+
 class Service {
  public:
   Service(const config::Service& service, std::uint32_t label,
@@ -199,6 +206,7 @@ class Service {
   bool empty(std::int32_t subset) { return group(subset).shares.empty(); }
   // Whether the subset has the endpoint of a session, and it may keep its sessions.
   bool keeps(std::int32_t subset, std::uint64_t session);
+  RequestLimit request_limit() const;
   // Why choose() found nothing.
   Nothing nothing(std::int32_t subset) const;
 

@@ -124,10 +124,11 @@ struct Deny {
 };
 
 // The rules of one mode. Those that name addresses alone are looked up by halving, as block lists
-// are long.
+// are long. What is longer than regexes see is denied, and not allowed.
 class RuleSet {
  public:
-  RuleSet(const Maybe<Rules>& rules, bool observe, const config::Config& config) {
+  RuleSet(const Maybe<Rules>& rules, bool observe, bool denies, const config::Config& config)
+      : denies_(denies) {
     if (!rules) return;
     for (const Rule& rule : rules->value)
       if (rule.observe == observe) add(rule.match, config.where(rule.match.mark));
@@ -147,7 +148,7 @@ class RuleSet {
     if (behind != ranges_.begin() && x.client_ip <= std::prev(behind)->last)
       return &std::prev(behind)->where;
     for (const Test& test : tests_)
-      if (path_fits(*test.path, x.path, test.regex) && test.conditions.hold(x)) return &test.where;
+      if (path_holds(test, x.path) && test.conditions.hold(x)) return &test.where;
     return nullptr;
   }
 
@@ -164,13 +165,17 @@ class RuleSet {
     std::string where;
   };
 
+  bool path_holds(const Test& test, std::string_view path) const {
+    if (test.regex != nullptr && path.size() > limits::kRegexInputBytes) return denies_;
+    return path_fits(*test.path, path, test.regex);
+  }
   void add(const config::Match& match, const std::string& where) {
     const bool regex = match.path.kind == config::PathMatch::Kind::kRegex;
     const bool by_address = match.path.kind == config::PathMatch::Kind::kAny &&
                             match.methods.empty() && match.headers.empty();
     if (!by_address)
       tests_.push_back({&match.path, regex ? regexes_.get(match.path.regex) : nullptr,
-                        Conditions(match, regexes_), where});
+                        Conditions(match, regexes_, denies_), where});
     else
       for (const config::Cidr& range : match.client_ip)
         ranges_.push_back({range.ip, last_of(range), where});
@@ -182,6 +187,7 @@ class RuleSet {
     return last;
   }
 
+  const bool denies_;
   Regexes regexes_;
   std::vector<Range> ranges_;
   std::vector<Test> tests_;
@@ -192,8 +198,8 @@ class Access final : public Filter {
   Access(const Maybe<Rules>& allow, const Maybe<Rules>& deny, const config::Config& config)
       : Filter(Phase::kRequest),
         allow_where_(allow ? config.where(allow->mark) : std::string()),
-        enforced_{{allow, false, config}, {deny, false, config}},
-        observed_{{allow, true, config}, {deny, true, config}} {}
+        enforced_{{allow, false, false, config}, {deny, false, true, config}},
+        observed_{{allow, true, false, config}, {deny, true, true, config}} {}
 
   Verdict on_request(Exchange& x, StreamControl&) const override {
     if (const Refusal refusal = judge(enforced_, x)) {

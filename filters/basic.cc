@@ -245,7 +245,7 @@ class BasicFilter final : public Filter {
   Verdict on_request(Exchange& x, StreamControl& control) const override {
     State& state = x.state<State>(this);
     if (state.check != nullptr) {
-      verdicts().keep(state.check->digest(), state.check->right(), x.started_ns);
+      verdicts().keep(state.check->digest(), state.check->right(), control.now_ns());
       return decide(x, state.check->right(), state.name);
     }
     std::string_view name, password;
@@ -256,10 +256,10 @@ class BasicFilter final : public Filter {
     const std::string& stored = known ? found->second : users_.begin()->second;
     if (known) state.name = found->first;
     const Digest digest = keyed_hash({name, stored, password});
-    std::optional<bool> verdict = verdicts().find(digest, x.started_ns);
+    std::optional<bool> verdict = verdicts().find(digest, control.now_ns());
     if (!verdict && x.rehearsed) verdict = fits(std::string(password), stored);
     if (verdict) return decide(x, *verdict, state.name);
-    auto check = std::make_shared<Check>(password, stored, digest, x.started_ns);
+    auto check = std::make_shared<Check>(password, stored, digest, control.now_ns());
     state.check = check.get();
     if (control.run_aside(std::move(check))) return Verdict::kAskAgain;
     state.check = nullptr;

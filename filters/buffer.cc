@@ -35,11 +35,12 @@ struct Settings {
 
 class Buffer final : public Filter {
  public:
-  Buffer(const config::Leaf<std::uint64_t>& size, std::string where)
-      : Filter(Phase::kRequest), size_(size), where_(std::move(where)) {}
+  Buffer(const config::Leaf<std::uint64_t>& size, std::string where, bool streams)
+      : Filter(Phase::kRequest), size_(size), where_(std::move(where)), streams_(streams) {}
 
   Verdict on_request(Exchange& x, StreamControl&) const override {
-    if (x.rehearsed || x.is_grpc || !x.request.upgrade.empty()) return Verdict::kContinue;
+    if (x.rehearsed || (x.is_grpc && streams_) || !x.request.upgrade.empty())
+      return Verdict::kContinue;
     if (x.bytes_in > size_.value || x.request.content_length.value_or(0) > size_.value) {
       x.reply(Reason::kBodyTooLarge, x.arena.concat("the body is larger than buffer ", where_));
       return Verdict::kReply;
@@ -51,14 +52,17 @@ class Buffer final : public Filter {
  private:
   const config::Leaf<std::uint64_t> size_;
   const std::string where_;  // `1048576, set at edge.yaml:12`
+  const bool streams_;       // the service may take gRPC, which is not held
 };
 
 std::unique_ptr<const Filter> make(const FilterContext& context) {
   const Settings* const settings = context.told<Settings>();
   if (settings == nullptr || !settings->size || settings->size->value == 0) return nullptr;
-  return std::make_unique<Buffer>(*settings->size, std::to_string(settings->size->value) +
-                                                       ", set at " +
-                                                       context.config.where(settings->size->mark));
+  std::string where = std::to_string(settings->size->value) + ", set at " +
+                      context.config.where(settings->size->mark);
+  const bool streams =
+      context.service == nullptr || context.service->protocol != config::Protocol::kHttp1;
+  return std::make_unique<Buffer>(*settings->size, std::move(where), streams);
 }
 
 }  // namespace

@@ -48,6 +48,9 @@ class Errand {
 // What a filter may ask of the exchange's driver (proxy/stream.cc).
 class StreamControl {
  public:
+  // Now, on the clock of Exchange::started_ns. A client chooses how long its head takes to come, so
+  // when the exchange began is no measure for what it may do.
+  virtual std::uint64_t now_ns() const = 0;
   virtual void resume() = 0;  // after kPause
   virtual void resume_after(Millis delay) = 0;
   // With kAskAgain: resumes when it has run, and holds it until the exchange ends. False: too many

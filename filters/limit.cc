@@ -177,7 +177,14 @@ struct Limit {
   std::string label;                          // a structured field's string, RFC 9651 §3.3.3
   std::string words;                          // `limit 50/s per client.ip, set at edge.yaml:12`
 
-  std::string_view key(const Exchange& x) const { return per ? per->of(x) : std::string_view(); }
+  std::string_view key(const Exchange& x) const {
+    if (!per) return {};
+    const std::string_view text = per->of(x);
+    // Who has an IPv6 address has the other 2^64 of its network, too.
+    if (per->is_client_ip() && text.find(':') != std::string_view::npos)
+      return {reinterpret_cast<const char*>(x.client_ip.data()), x.client_ip.size() / 2};
+    return text;
+  }
 };
 
 std::uint64_t seconds(std::uint64_t ns) { return (ns + 999'999'999) / 1'000'000'000; }
@@ -253,8 +260,8 @@ bool Limiter::draw_local(Progress& progress, bool look) const {
     const Limit& limit = limits_[i];
     if (limit.store != nullptr) continue;
     const std::uint64_t bucket = bucket_of(limit, x);
-    const Drawn drawn = look ? limit.buckets->look(bucket, x.started_ns)
-                             : limit.buckets->take(bucket, x.started_ns);
+    const std::uint64_t now = progress.control->now_ns();
+    const Drawn drawn = look ? limit.buckets->look(bucket, now) : limit.buckets->take(bucket, now);
     if (look && (drawn.admitted || limit.observe)) continue;
     if (!passes(progress, i, drawn)) return false;
   }
@@ -278,7 +285,7 @@ Verdict Limiter::ask_stores(Progress& progress) const {
   for (; progress.at < limits_.size(); ++progress.at) {
     const Limit& limit = limits_[progress.at];
     if (limit.store == nullptr) continue;
-    const Drawn drawn = limit.buckets->take(bucket_of(limit, x), x.started_ns);
+    const Drawn drawn = limit.buckets->take(bucket_of(limit, x), progress.control->now_ns());
     if (!passes(progress, progress.at, drawn)) return Verdict::kReply;
     if (!drawn.admitted) continue;  // observed
     LimitStore* const store = progress.control->limit_store(limit.store);

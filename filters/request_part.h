@@ -13,6 +13,7 @@ class RequestPart {
  public:
   explicit RequestPart(const config::RequestPart& part);
   std::string_view of(const Exchange& x) const;
+  bool is_client_ip() const { return part_.kind == config::VariableKind::kClient; }
 
  private:
   Template::Part part_;

@@ -151,13 +151,13 @@ bool Regexes::fits(const re2::RE2& regex, std::string_view text) {
 
 // ---- conditions
 
-Conditions::Conditions(const Match& match, Regexes& regexes)
+Conditions::Conditions(const Match& match, Regexes& regexes, bool unseen)
     : match_(&match),
       any_(!match.methods.empty() || !match.headers.empty() || !match.query.empty() ||
            !match.cookies.empty() || !match.client_ip.empty()) {
   const auto value_test = [&](const ValueMatch& value) {
     const bool regex = value.kind == ValueMatch::Kind::kRegex;
-    return ValueTest{&value, regex ? regexes.get(value.text) : nullptr};
+    return ValueTest{&value, regex ? regexes.get(value.text) : nullptr, unseen};
   };
   for (const std::string& method : match.methods) {
     const Method known = method_of(method);
@@ -182,6 +182,7 @@ bool Conditions::ValueTest::fits(std::string_view value) const {
 }
 
 bool Conditions::ValueTest::holds(std::optional<std::string_view> value) const {
+  if (value && is_unseen(*value)) return unseen;
   return (value && fits(*value)) != match->negated;
 }
 
@@ -190,6 +191,7 @@ bool Conditions::FieldTest::holds(const RequestHead& request) const {
   for (const Header& header : request.headers) {
     if (header.id != id || (id == HeaderId::kUnknown && !equal_ignoring_case(header.name, name)))
       continue;
+    if (value.is_unseen(header.value)) return value.unseen;
     if (value.fits(header.value)) return !value.match->negated;
   }
   return value.match->negated;

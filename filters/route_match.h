@@ -41,7 +41,8 @@ class Regexes {
 // outlive it.
 class Conditions {
  public:
-  Conditions(const config::Match& match, Regexes& regexes);
+  // `unseen`: what a condition says of a value that is longer than regexes see.
+  Conditions(const config::Match& match, Regexes& regexes, bool unseen = false);
   bool any() const { return any_; }
   bool hold(const Exchange& x) const { return !any_ || all_hold(x); }
   // The first that does not hold, `method: GET is not POST`; empty when all do. Without `echo` it
@@ -52,6 +53,10 @@ class Conditions {
   struct ValueTest {
     const config::ValueMatch* match;
     const re2::RE2* regex;
+    bool unseen;
+    bool is_unseen(std::string_view value) const {
+      return regex != nullptr && value.size() > limits::kRegexInputBytes;
+    }
     bool fits(std::string_view value) const;
     bool holds(std::optional<std::string_view> value) const;
   };

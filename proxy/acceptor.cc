@@ -72,7 +72,7 @@ void Acceptor::on_readable() {
     SocketHandle socket = socket_->accept(error);
     if (socket != nullptr)
       events_.on_accepted(std::move(socket));
-    else if (error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM)
+    else if (is_our_own(error))
       return refuse_and_pause();
     else if (error == -EDQUOT) {
       events_.on_refused();

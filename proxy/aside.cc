@@ -17,11 +17,11 @@ Aside::~Aside() {
   if (thread_.joinable()) thread_.join();
 }
 
-bool Aside::run(std::shared_ptr<Errand> errand, std::function<void()> done) {
+bool Aside::run(const std::shared_ptr<Errand>& errand, std::function<void()> done) {
   {
     const std::lock_guard lock(mutex_);
     if (waiting_.size() >= limits::kErrands) return false;
-    waiting_.push_back({std::move(errand), std::move(done)});
+    waiting_.push_back({errand, std::move(done)});
     if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
   }
   changed_.notify_one();
@@ -36,8 +36,10 @@ void Aside::work() {
     const Waiting next = std::move(waiting_.front());
     waiting_.pop_front();
     lock.unlock();
-    next.errand->run();
-    next.done();
+    if (const std::shared_ptr<Errand> errand = next.errand.lock()) {
+      errand->run();
+      next.done();
+    }
     lock.lock();
   }
 }

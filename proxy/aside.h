@@ -21,13 +21,13 @@ class Aside {
   Aside(const Aside&) = delete;
   Aside& operator=(const Aside&) = delete;
 
-  // From any thread. `done` is called on the thread of this, after the errand. False: too many
-  // wait.
-  bool run(std::shared_ptr<Errand> errand, std::function<void()> done);
+  // From any thread. `done` is called on the thread of this, after the errand. One that its owner
+  // has let go of before its turn is not run. False: too many wait.
+  bool run(const std::shared_ptr<Errand>& errand, std::function<void()> done);
 
  private:
   struct Waiting {
-    std::shared_ptr<Errand> errand;
+    std::weak_ptr<Errand> errand;
     std::function<void()> done;
   };
   void work();

@@ -135,6 +135,7 @@ class NoWire final : public Wire {
 };
 
 class NoControl final : public StreamControl {
+  std::uint64_t now_ns() const override { return 0; }
   void resume() override {}
   void resume_after(Millis) override {}
   void fail(const Error&, std::string_view) override {}

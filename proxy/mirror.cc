@@ -48,7 +48,7 @@ void Mirror::begin() {
   ServiceRuntime& runtime = worker_.service(to_.service);
   Service& service = runtime.service;
   timer_.start(limits::kMirrorTime);
-  counted_ = take(service.shared().requests, service.config().limits.requests.value);
+  counted_ = take(service.shared().requests, service.request_limit().most);
   if (!counted_) return end(Event::kMirrorDropped);
   Aim aim;
   aim.now_ns = began_ns_;

@@ -123,7 +123,7 @@ MemoryGauge::MemoryGauge(const config::Overload& settings) {
   if (const auto cgroup = tightest_cgroup()) {
     whole = cgroup->limit;
     v2_ = cgroup->v2;
-    kernel_file_ = cgroup->folder + (v2_ ? "/memory.stat" : "/memory.kmem.usage_in_bytes");
+    kernel_file_ = cgroup->folder + (v2_ ? "/memory.stat" : "/memory.kmem.tcp.usage_in_bytes");
     about_ = "of the cgroup's " + mebibytes(whole);
   } else {
     whole = field(read_file("/proc/meminfo"), "MemTotal") * 1024;

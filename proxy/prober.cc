@@ -299,6 +299,7 @@ void Prober::Target::on_timer() {
   int error = 0;
   if (!probe->begin(error)) {
     prober_.flusher_.loop.defer(std::move(probe));
+    if (is_our_own(error)) return timer_.start(config_.health.every);
     return ended(ProbeResult::kConnectFailure, uv_strerror(error));
   }
   probe_ = probe.release();  // it defers its own end in on_closed()

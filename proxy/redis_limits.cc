@@ -22,10 +22,10 @@ local now = (time[1] - 1700000000) * 1000000 + time[2]
 local step, full = tonumber(ARGV[1]), tonumber(ARGV[1]) * tonumber(ARGV[2])
 local debt = tonumber(redis.call('GET', KEYS[1]) or now) - now
 debt = math.min(math.max(debt, 0), full)
-if debt + step > full then return {0, math.floor(debt)} end
-debt = debt + step
+local admitted = debt + step <= full
+if admitted then debt = debt + step end
 redis.call('SET', KEYS[1], string.format('%.3f', now + debt), 'PX', math.ceil(debt / 1000))
-return {1, math.floor(debt)})";
+return {admitted and 1 or 0, math.floor(debt)})";
 constexpr std::size_t kScriptName = 40;
 
 constexpr std::string_view kPrefix = "outrider:limit:";
@@ -188,6 +188,9 @@ void RedisLimits::take(const RedisReply& reply) {
   const bool error = reply.kind == RedisReply::Kind::kError;
   switch (sent.command) {
     case Command::kGreet:
+      // No more than the first word: some servers repeat what they were sent, a password too.
+      if (error) lose(printable(reply.text.substr(0, reply.text.find(' '))));
+      return;
     case Command::kPing:
       if (error) lose(printable(reply.text));
       return;

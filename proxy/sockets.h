@@ -7,12 +7,19 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <cerrno>
 #include <climits>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 
 namespace outrider {
+
+// Errors that tell of this process or machine, not of the peer.
+constexpr bool is_our_own(int error) {
+  return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM ||
+         error == -EADDRNOTAVAIL;
+}
 
 // What a loop can be asked to look at.
 class Watched {

@@ -244,6 +244,7 @@ Stream::Next Stream::done() {
        {&total_timer_, &hedge_timer_, &head_timer_, &idle_timer_, &watch_timer_, &flush_timer_})
     timer->stop();
   if (ticket_ != nullptr) ticket_->stream = nullptr;
+  errand_.reset();
   end_tries(x_.reason);
   send_mirror();
   x_.ended_ns = worker_.loop().now_ns();
@@ -439,6 +440,8 @@ void Stream::hold_client(bool held) {
 
 // ---- StreamControl
 
+std::uint64_t Stream::now_ns() const { return worker_.loop().now_ns(); }
+
 void Stream::resume() {
   paused_ = false;
   if (step_ == Step::kRequest) advance();
@@ -461,8 +464,8 @@ bool Stream::run_aside(std::shared_ptr<Errand> errand) {
       if (ticket->stream != nullptr) ticket->stream->resume();
     });
   };
-  errand_ = errand;
-  if (Aside* aside = worker_.aside()) return aside->run(std::move(errand), std::move(back));
+  errand_ = std::move(errand);
+  if (Aside* aside = worker_.aside()) return aside->run(errand_, std::move(back));
   errand_->run();
   back();
   return true;

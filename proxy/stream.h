@@ -91,6 +91,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void send_down(Headers& trailers);
 
   // StreamControl, for filters.
+  std::uint64_t now_ns() const override;
   void resume() override;
   void resume_after(Millis delay) override;
   bool run_aside(std::shared_ptr<Errand> errand) override;
@@ -138,6 +139,7 @@ class Stream final : public ListNode, private RequestSink, private StreamControl
   void attempt_failed(UpstreamTry& attempt, const Error& error, std::string_view words);
   void give_up(const Error& error, std::string_view words);
   bool take_back();
+  bool may_connect_again(const Error& error);
   void take_whole_request();
   bool is_stale(const UpstreamTry& attempt, const Error& error) const;
   void hold_client(bool held);

@@ -4,7 +4,7 @@
 #include <charconv>
 #include <utility>
 
-#include "discovery/concurrency.h"
+#include "discovery/retry_budget.h"
 #include "filters/local_reply.h"
 #include "filters/session.h"
 #include "proxy/downstream.h"
@@ -34,17 +34,14 @@ Stream::Next Stream::attempt() {
   runtime_ = &worker_.service(target.service);
   Service& service = runtime_->service;
   if (!counted_request_) {
-    const config::Leaf<std::uint64_t>& written = service.config().limits.requests;
-    const ConcurrencyLimit* const found = service.shared().concurrency.get();
-    std::uint64_t most = written.value;
-    const bool adapts = found != nullptr && (most == 0 || found->limit() < most);
-    if (adapts) most = found->limit();
-    if (!take(service.shared().requests, most)) {
+    const RequestLimit limit = service.request_limit();
+    if (!take(service.shared().requests, limit.most)) {
       worker_.metrics_ref().limit_refused(
-          service.label(), adapts ? RefusedLimit::kConcurrency : RefusedLimit::kRequests);
-      x_.reply(Reason::kLimitRequests, adapts ? knob("limits.concurrency: adaptive, now",
-                                                     {most, service.config().limits.adaptive.mark})
-                                              : knob("limits.requests", written));
+          service.label(), limit.adapts ? RefusedLimit::kConcurrency : RefusedLimit::kRequests);
+      const config::ServiceLimits& limits = service.config().limits;
+      x_.reply(Reason::kLimitRequests, limit.adapts ? knob("limits.concurrency: adaptive, now",
+                                                           {limit.most, limits.adaptive.mark})
+                                                    : knob("limits.requests", limits.requests));
       step_ = Step::kAnswer;
       return Next::kGo;
     }
@@ -78,15 +75,17 @@ Endpoint* Stream::choose_endpoint() {
 void Stream::begin(UpstreamTry& attempt, Endpoint& endpoint) {
   const config::Policy& policy = *x_.target->policy;
   Service& service = runtime_->service;
+  const bool fresh = fresh_ && &attempt == &first_;
   auto* trace = x_.arena.make<Attempt>();
   trace->endpoint = &endpoint;
   trace->started_ns = worker_.loop().now_ns();
-  trace->stale_retry = fresh_;
+  trace->stale_retry = fresh;
+  x_.response_trailers = nullptr;
   Attempt** place = &x_.first_attempt;
   while (*place != nullptr) place = &(*place)->next;
   *place = x_.attempt = trace;
   x_.endpoint = &endpoint;
-  if (!fresh_) ++x_.attempts;
+  if (!fresh) ++x_.attempts;
   if (tried_count_ < tried_.size()) tried_[tried_count_++] = &endpoint;
   if (policy.timeout_per_try && policy.timeout_per_try->value.count() != 0 && !x_.tunnel)
     attempt.per_try().start(policy.timeout_per_try->value);
@@ -98,7 +97,7 @@ void Stream::begin(UpstreamTry& attempt, Endpoint& endpoint) {
   UpstreamPool& pool = runtime_->pool(endpoint, tcp     ? Speaks::kTcp
                                                 : http2 ? Speaks::kHttp2
                                                         : Speaks::kHttp1);
-  switch (attempt.begin(pool, endpoint, *trace, fresh_)) {
+  switch (attempt.begin(pool, endpoint, *trace, fresh)) {
     case UpstreamPool::Got::kLease: return leased(attempt);
     case UpstreamPool::Got::kWaiting: return;
     case UpstreamPool::Got::kRefused: break;
@@ -280,7 +279,7 @@ std::size_t Stream::kept_bytes() const {
 }
 
 void Stream::drop_kept_body() {
-  x_.body_dropped = !body_.empty();
+  x_.body_dropped = true;
   body_.clear();
   body_kept_ = false;
 }
@@ -305,9 +304,10 @@ void Stream::upstream_interim(UpstreamTry& attempt) {
   touch();
   if (&attempt != live_ || another(attempt) != nullptr) return;
   interim_sent_ = true;
-  if (awaits_continue_ && x_.response.status == 100) begin_body();
+  const ResponseHead& interim = attempt.head();
+  if (awaits_continue_ && interim.status == 100) begin_body();
   if (client_ != nullptr && !x_.response_started && x_.request.version != Version::kHttp10)
-    client_->send_interim(x_.response);
+    client_->send_interim(interim);
 }
 
 void Stream::upstream_head(UpstreamTry& attempt, bool last) {
@@ -446,9 +446,15 @@ void Stream::upstream_reset(UpstreamTry& attempt, const Error& error, std::strin
                             x_.request.headers.find(HeaderId::kIdempotencyKey) != nullptr;
     if (may_repeat && body_kept_ && client_ != nullptr && another(attempt) == nullptr &&
         !std::exchange(stale_retried_, true)) {
-      attempt.end(Reason::kStaleConnection);
       fresh_ = true;
-      if (tried_count_ > 0) --tried_count_;
+      head_timer_.stop();
+      const auto end = tried_.begin() + tried_count_;
+      const auto again = std::find(tried_.begin(), end, attempt.trace().endpoint);
+      if (again != end) {
+        std::copy(again + 1, end, again);
+        --tried_count_;
+      }
+      attempt.end(Reason::kStaleConnection);
       step_ = Step::kAttempt;
       advance();
       return;
@@ -479,7 +485,7 @@ void Stream::tries_failed(const Error& error, std::string_view words) {
 // why.
 void Stream::attempt_failed(UpstreamTry& attempt, const Error& error, std::string_view words) {
   attempt.drop(ResetCode::kCancel);
-  attempt.end(error.reason);
+  attempt.end(error.reason, error.origin);
   if (UpstreamTry* const other = another(attempt); other != nullptr && !x_.response_started) {
     if (live_ == &attempt) live_ = other;
     return;
@@ -492,13 +498,22 @@ void Stream::attempt_failed(UpstreamTry& attempt, const Error& error, std::strin
   if (!x_.response_started && client_ != nullptr) {
     if (x_.request.version != Version::kTcp) {
       if (x_.target->chain.on_attempt_failed(x_, error, *this) == Verdict::kPause) return;
-    } else if (error.repeatable && x_.attempts <= x_.target->policy->retry_attempts->value &&
-               may_retry(Millis{0}).empty()) {
+    } else if (may_connect_again(error)) {
       retry_after(Millis{0});
       return;
     }
   }
   give_up(error, words);
+}
+
+// Of a raw connection, which has no filters: when nobody has it yet.
+bool Stream::may_connect_again(const Error& error) {
+  const config::Policy& policy = *x_.target->policy;
+  const bool connects =
+      error.reason == Reason::kConnectFailure || error.reason == Reason::kConnectTimeout;
+  return connects && x_.attempts <= policy.retry_attempts->value && may_retry(Millis{0}).empty() &&
+         retry_budget_of(runtime_->service.config().name)
+             .take(worker_.loop().now_ns(), policy.retry_budget->value);
 }
 
 // The exchange is over without success. An answer if none has begun, else a cut that cannot look

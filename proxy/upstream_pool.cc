@@ -10,6 +10,7 @@ namespace {
 constexpr Millis kPendingTick{10};  // a connection given up by another worker is noticed this soon
 constexpr std::size_t kStreamsExpected =
     100;  // of an HTTP/2 connection whose SETTINGS have not come
+constexpr std::string_view kNoSettings = "no SETTINGS where they must come first";
 }  // namespace
 
 // ---- one connection
@@ -50,7 +51,8 @@ void UpstreamConnection::connect() {
 void UpstreamConnection::on_connected(int status) {
   if (status != 0) {
     connect_status_ = 0;
-    fail_connecting(Reason::kConnectFailure, uv_strerror(status));
+    fail_connecting(Reason::kConnectFailure, uv_strerror(status),
+                    is_our_own(status) ? Origin::kProxy : Origin::kUpstream);
     return;
   }
   const CodecSettings settings{.max_fields = limits::kUpstreamFields};
@@ -79,11 +81,11 @@ void UpstreamConnection::settle() {
 }
 
 // Nobody has a lease of it yet, so nothing was sent that could have been processed.
-void UpstreamConnection::fail_connecting(Reason reason, std::string_view words) {
+void UpstreamConnection::fail_connecting(Reason reason, std::string_view words, Origin origin) {
   timer_.stop();
   told_ = true;
   wire_.close(Wire::Close::kReset);
-  pool_.connect_failed({reason, Origin::kUpstream, true}, words);
+  pool_.connect_failed({reason, origin, true}, words);
 }
 
 void UpstreamConnection::on_connect_timeout() {
@@ -145,14 +147,17 @@ void UpstreamConnection::close(Wire::Close how) {
 void UpstreamConnection::on_bytes(std::string_view bytes) {
   codec_->feed(bytes);
   if (!settled_) {
-    if (codec_->settled() && !wire_.closing()) settle();
+    if (wire_.closing())
+      fail_settling(Reason::kUpstreamProtocolError, kNoSettings);
+    else if (codec_->settled())
+      settle();
     return;
   }
   if (leases == 0 && (http2() || !codec_->reusable())) place();
 }
 void UpstreamConnection::on_eof() {
   if (!settled_) {
-    fail_connecting(Reason::kUpstreamReset, "the connection ended before its SETTINGS");
+    fail_settling(Reason::kUpstreamReset, "the connection ended before its SETTINGS");
     return;
   }
   codec_->on_eof();
@@ -160,7 +165,7 @@ void UpstreamConnection::on_eof() {
 }
 void UpstreamConnection::on_broken() {
   if (!settled_) {
-    fail_connecting(Reason::kUpstreamReset, "the connection broke before its SETTINGS");
+    fail_settling(Reason::kUpstreamReset, "the connection broke before its SETTINGS");
     return;
   }
   wire_.close(Wire::Close::kReset);
@@ -168,8 +173,14 @@ void UpstreamConnection::on_broken() {
 void UpstreamConnection::before_flush() {
   if (codec_ == nullptr) return;
   codec_->pump();
-  if (!settled_ && wire_.closing() && !told_)
-    fail_connecting(Reason::kUpstreamProtocolError, "no SETTINGS where they must come first");
+  if (!settled_ && wire_.closing()) fail_settling(Reason::kUpstreamProtocolError, kNoSettings);
+}
+
+// Where gRPC was called over `protocol: auto` it was the client who said that the server would
+// speak HTTP/2.
+void UpstreamConnection::fail_settling(Reason reason, std::string_view words) {
+  const bool asked = pool_.service_.config().protocol == config::Protocol::kAuto;
+  if (!told_) fail_connecting(reason, words, asked ? Origin::kProxy : Origin::kUpstream);
 }
 void UpstreamConnection::on_flushed() {
   if (codec_ != nullptr) codec_->on_flushed();

@@ -73,7 +73,8 @@ class UpstreamConnection final : public ListNode, private Connection::Events, pr
   void on_idle_timeout();
   void settle();
   void set_barren(bool barren);
-  void fail_connecting(Reason reason, std::string_view words);
+  void fail_connecting(Reason reason, std::string_view words, Origin origin = Origin::kUpstream);
+  void fail_settling(Reason reason, std::string_view words);
   void count(ConnectionState state);
   void place();  // where it belongs after something changed: idle, busy, or closed
 

@@ -55,7 +55,7 @@ void UpstreamTry::take(const Lease& lease) {
 }
 
 // Waiting for a connection to be free is our own time, not the endpoint's.
-void UpstreamTry::end(Reason reason) {
+void UpstreamTry::end(Reason reason, Origin origin) {
   if (trace_ == nullptr) return;
   per_try_.stop();
   Worker& worker = owner_.worker();
@@ -64,7 +64,8 @@ void UpstreamTry::end(Reason reason) {
   trace.ended_ns = worker.loop().now_ns();
   const bool answered = trace.head_ns != 0;
   const AttemptReport report{
-      .outcome = outcome_of(reason, trace.status, trace.grpc_status),
+      .outcome = origin == Origin::kUpstream ? outcome_of(reason, trace.status, trace.grpc_status)
+                                             : Outcome::kNeither,
       .reason = reason,
       .status = trace.status,
       .grpc_status = trace.grpc_status,
@@ -76,7 +77,8 @@ void UpstreamTry::end(Reason reason) {
   service.ended(*endpoint_, report);
   worker.metrics_ref().attempt(service.label(), attempt_result(reason));
   ServiceShared& shared = service.shared();
-  if (shared.concurrency != nullptr && answered)
+  // An error tells nothing of how long work takes.
+  if (shared.concurrency != nullptr && answered && report.outcome == Outcome::kSuccess)
     shared.concurrency->note(report.latency_ns / 1000,
                              shared.requests.load(std::memory_order_relaxed),
                              trace.ended_ns / 1'000'000);

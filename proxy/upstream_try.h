@@ -21,8 +21,9 @@ class UpstreamTry final : private ResponseSink, private LeaseWaiter {
 
   // Asks for a lease. kLease: it is there, and the caller goes on.
   UpstreamPool::Got begin(UpstreamPool& pool, Endpoint& endpoint, Attempt& trace, bool fresh);
-  // Notes how it ended; what it holds stays until drop() or release().
-  void end(Reason reason);
+  // Notes how it ended; what it holds stays until drop() or release(). Of what is not the
+  // upstream's fault its endpoint hears nothing.
+  void end(Reason reason, Origin origin = Origin::kUpstream);
   void drop(ResetCode code);  // gives up its place in the queue, or its stream
   void release();             // both halves are complete
 

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <future>
 #include <string>
+#include <thread>
 
 #include "tests/harness/client.h"
 #include "tests/harness/origin.h"
@@ -37,6 +38,27 @@ void answer_grpc(Stream& stream, const std::string& status, const std::string& m
 }
 
 // ---- gRPC
+
+// A later try is judged by what it said itself.
+TEST(Pushback, OfAnEarlierTrySaysNothingOfALaterOne) {
+  std::atomic<int> calls{0};
+  HttpOrigin origin([&](Stream& stream, const Head&) {
+    stream.read_body();
+    if (calls++ == 0) return answer_grpc(stream, "14", "", {{"grpc-retry-pushback-ms", "10"}});
+    stream.send(Response{.status = 200,
+                         .fields = {{"content-type", "application/grpc"},
+                                    {"grpc-status", "14"},
+                                    {"grpc-retry-pushback-ms", "-1"}}});
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { cart: { endpoints: [$CART], eject: false } }
+    routes: [{ to: cart, retry: { attempts: 5, when: ["grpc:unavailable"] } }])",
+                 {{"CART", origin.address()}});
+  EXPECT_EQ(proxy.client(Protocol::kHttp2).request(unary()).fields.value("grpc-status"), "14");
+  EXPECT_EQ(calls, 2);
+}
 
 class GrpcRetries : public testing::Test {
  protected:
@@ -284,6 +306,44 @@ TEST_F(Hedging, AFailureBesideARunningTryIsNotTheAnswer) {
                  {{"ONE", one.address()}, {"TWO", two.address()}});
   EXPECT_EQ(proxy.client().get("/").body, "slow");
   EXPECT_EQ(asked, 2);
+}
+
+// What comes of the hedge is the hedge's: the first try's failure leaves nothing behind.
+TEST(HedgingByHand, AnInterimAnswerOfTheHedgeIsItsOwn) {
+  for (const bool resets : {false, true}) {
+    std::promise<void> second;
+    const std::shared_future<void> hedged = second.get_future().share();
+    std::atomic<int> asked{0};
+    const auto script = [&, hedged](RawClient& connection, int) {
+      connection.read_until("\r\n\r\n");
+      if (asked++ == 0) {
+        hedged.wait();
+        if (!resets)
+          connection.send("HTTP/1.1 503 Bad\r\nx-from: first\r\ncontent-length: 0\r\n\r\n");
+        return;
+      }
+      second.set_value();
+      std::this_thread::sleep_for(100ms);  // until the first one has failed
+      connection.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+      connection.send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond");
+      connection.read_until("never");
+    };
+    Origin one(script);
+    Origin two(script);
+    Outrider proxy(R"(
+      outrider: v1
+      listen: 127.0.0.1:0
+      services: { web: [$ONE, $TWO] }
+      routes: [{ to: web, hedge: 50ms }])",
+                   {{"ONE", one.address()}, {"TWO", two.address()}});
+    RawClient client = proxy.raw();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    const std::string all = client.read_until("second");
+    EXPECT_TRUE(
+        all.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"))
+        << all;
+    EXPECT_EQ(all.find("first"), std::string::npos) << all;
+  }
 }
 
 // ---- copies

@@ -1377,5 +1377,43 @@ TEST(TunnelTime, EndsWhenIdleAndAtTheDrainsEnd) {
   origin.received(1);
 }
 
+// SETTINGS and, in the same bytes, what no server may send.
+TEST(UpstreamSays, AnHttp2ServerThatErrsAtOnceIsOneFailureAndNoStorm) {
+  Origin origin([](RawClient& connection, int) {
+    connection.read_until("SM\r\n\r\n");
+    const std::string settings("\0\0\0\4\0\0\0\0\0", 9);
+    const std::string push("\0\0\4\5\4\0\0\0\1\0\0\0\2", 13);
+    connection.send(settings + push);
+    connection.read_until("never");
+  });
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { web: { endpoints: ["$WEB"], protocol: http2 } }
+    routes: [{ to: web }])",
+                 {{"WEB", origin.address()}});
+  const Response response = proxy.client().get("/");
+  EXPECT_EQ(response.status, 502);
+  EXPECT_NE(response.body.find("upstream_protocol_error"), std::string::npos) << response.body;
+  EXPECT_LE(origin.connections(), 2);
+}
+
+// What a client claims of a server is not held against the server.
+TEST(UpstreamSays, GrpcToAServerThatSpeaksHttp1EjectsNobody) {
+  Origin one = Origin::answering(200, "fine");
+  Origin two = Origin::answering(200, "fine");
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { web: ["$ONE", "$TWO"] }
+    routes: [{ to: web }])",
+                 {{"ONE", one.address()}, {"TWO", two.address()}});
+  for (int i = 0; i < 20; ++i)
+    proxy.client().request(
+        {.method = "POST", .fields = {{"content-type", "application/grpc"}}, .body = "x"});
+  EXPECT_EQ(proxy.metric("outrider_ejections_total"), 0);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(proxy.client().get("/").status, 200);
+}
+
 }  // namespace
 }  // namespace outrider::test

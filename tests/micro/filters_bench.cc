@@ -65,7 +65,7 @@ void limit_per_client(benchmark::State& state) {
   for (auto _ : state) {
     Exchange x(blocks, world.client);
     x.client_ip_text = "192.0.2.1";
-    x.started_ns = now += 1'000;
+    world.control.now = now += 1'000;
     benchmark::DoNotOptimize(filter->on_request(x, world.control));
     benchmark::DoNotOptimize(filter->on_response(x, world.control));
     filter->on_done(x);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
 #include <string>
 #include <thread>
@@ -204,55 +205,77 @@ TEST(Service, AHotKeyOverflowsItsEndpointAtFiveQuartersOfTheMean) {
 
 // ---- least-request
 
-TEST(Service, LeastRequestAsksASlowOneSeldomAndSeesItBecomeFast) {
-  Fixture f(service(endpoints(10), config::Balance::kLeastRequest));
-  const auto answer = [&](Endpoint& endpoint, std::uint64_t ms) {
-    f.it.began(endpoint);
-    f.it.ended(endpoint, {.outcome = Outcome::kSuccess,
-                          .status = 200,
-                          .answered = true,
-                          .latency_ns = ms * 1'000'000});
-  };
-  const auto of_first = [&](std::uint64_t ms) {
-    int hits = 0;
-    for (int i = 0; i < 10'000; ++i) {
-      Endpoint& chosen = *f.choose({});
-      hits += chosen.index == 0 ? 1 : 0;
-      answer(chosen, chosen.index == 0 ? ms : 2);
-    }
-    return hits;
-  };
-  of_first(20);
-  const int slow = of_first(20);
-  EXPECT_GT(slow, 0);
-  EXPECT_LT(slow, 60) << "of the thousand that would be its share";
-  // It is the better choice once the other has ten times as many.
-  for (const auto& endpoint : f.it.endpoints())
-    if (endpoint->index != 0) endpoint->active = 12;
-  EXPECT_GT(f.hits(1'000)[0], 150);
-  for (const auto& endpoint : f.it.endpoints()) endpoint->active = 0;
-  of_first(2);
-  EXPECT_NEAR(of_first(2), 1'000, 150);
-  // Now and then a slow answer is no reason.
-  for (int i = 0; i < 3; ++i) answer(*f.it.endpoints()[0], 5'000);
-  EXPECT_NEAR(f.hits(10'000)[0], 1'000, 150);
+// Answers what is chosen, a millisecond apart; `took_ms` of an endpoint 0: it fails at once. How
+// many of the requests went to the first one.
+int served(Fixture& f, int times, std::uint64_t& now_ns,
+           const std::function<std::uint64_t(const Endpoint&)>& took_ms) {
+  int hits = 0;
+  for (int i = 0; i < times; ++i) {
+    now_ns += 1'000'000;
+    Endpoint& chosen = *f.choose({.now_ns = now_ns});
+    hits += chosen.index == 0 ? 1 : 0;
+    const std::uint64_t ms = took_ms(chosen);
+    f.it.began(chosen);
+    f.it.ended(chosen, {.outcome = ms == 0 ? Outcome::kServerError : Outcome::kSuccess,
+                        .status = ms == 0 ? 500 : 200,
+                        .answered = true,
+                        .latency_ns = ms * 1'000'000,
+                        .now_ns = now_ns});
+  }
+  return hits;
 }
 
-TEST(Service, LeastRequestTakesQuickFailuresForSlow) {
+TEST(Service, LeastRequestAsksASlowOneSeldomAndSeesItBecomeFast) {
+  Fixture f(service(endpoints(10), config::Balance::kLeastRequest));
+  std::uint64_t now = kSecond;
+  const auto with = [&](std::uint64_t ms) {
+    return served(f, 10'000, now,
+                  [ms](const Endpoint& it) { return it.index == 0 ? ms : std::uint64_t{2}; });
+  };
+  with(20);
+  const int slow = with(20);
+  EXPECT_GT(slow, 0);
+  EXPECT_LT(slow, 60) << "of the thousand that would be its share";
+  // It is the better choice once the others are as much busier.
+  for (const auto& endpoint : f.it.endpoints())
+    if (endpoint->index != 0) endpoint->active = 9;
+  EXPECT_GT(f.hits(1'000, {.now_ns = now})[0], 150);
+  for (const auto& endpoint : f.it.endpoints()) endpoint->active = 0;
+  with(2);
+  EXPECT_NEAR(with(2), 1'000, 150);
+}
+
+TEST(Service, LeastRequestTakesQuickFailuresForSlowButNotForLong) {
   Fixture f(service(endpoints(2), config::Balance::kLeastRequest));
-  for (int i = 0; i < 50; ++i)
-    for (const auto& endpoint : f.it.endpoints()) {
-      f.it.began(*endpoint);
-      f.it.ended(*endpoint, endpoint->index == 0 ? AttemptReport{.outcome = Outcome::kServerError,
-                                                                 .status = 500,
-                                                                 .answered = true,
-                                                                 .latency_ns = 1'000}
-                                                 : AttemptReport{.outcome = Outcome::kSuccess,
-                                                                 .status = 200,
-                                                                 .answered = true,
-                                                                 .latency_ns = 5'000'000});
+  std::uint64_t now = kSecond;
+  served(f, 3'000, now, [](const Endpoint& it) { return it.index == 0 ? 0U : 5U; });
+  EXPECT_LT(served(f, 1'000, now, [](const Endpoint& it) { return it.index == 0 ? 0U : 5U; }), 40);
+  served(f, 3'000, now, [](const Endpoint&) { return 5U; });
+  EXPECT_NEAR(served(f, 1'000, now, [](const Endpoint&) { return 5U; }), 500, 80);
+}
+
+TEST(Service, LeastRequestForgetsWhatWasLongAgo) {
+  Fixture f(service(endpoints(2), config::Balance::kLeastRequest));
+  std::uint64_t now = kSecond;
+  served(f, 1'000, now, [](const Endpoint& it) { return it.index == 0 ? 500U : 5U; });
+  now += 11 * kSecond;
+  EXPECT_NEAR(f.hits(1'000, {.now_ns = now})[0], 500, 80);
+}
+
+// A first answer that was slow, or every second one, is no reason to ask others.
+TEST(Service, LeastRequestIsEvenAmongAlike) {
+  for (const bool mixed : {false, true}) {
+    Fixture f(service(endpoints(2), config::Balance::kLeastRequest));
+    std::uint64_t now = kSecond;
+    int answers = 0;
+    const auto took = [&](const Endpoint&) {
+      ++answers;
+      return answers == 1 ? 5'000U : mixed && answers % 7 % 2 == 0 ? 200U : 1U;
+    };
+    for (int block = 0; block < 10; ++block) {
+      EXPECT_NEAR(served(f, 1'000, now, took), 500, mixed ? 200 : 100) << block;
     }
-  EXPECT_LT(f.hits(1'000)[0], 30);
+  }
 }
 
 // ---- peak-ewma

@@ -27,7 +27,7 @@ class BasicTest : public Test, protected World {
   // Until it is decided.
   Verdict request(const std::string& authorization) {
     exchange();
-    x->started_ns = now_ns;
+    control.now = now_ns;
     if (!authorization.empty()) header("Authorization", x->arena.copy(authorization));
     control.errand = nullptr;
     Verdict verdict = filter->on_request(*x, control);
@@ -120,7 +120,7 @@ TEST_F(BasicTest, ARehearsalAsksNobody) {
   x->rehearsed = true;
   header("authorization", "Basic Y3lkOnB3MjU2");
   now_ns += 1'000'000'000'000'000;
-  x->started_ns = now_ns;
+  control.now = now_ns;
   EXPECT_EQ(filter->on_request(*x, control), Verdict::kContinue);
 }
 

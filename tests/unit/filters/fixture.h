@@ -59,6 +59,7 @@ inline config::Match match_of(const std::string& path) {
 
 // What a filter asked of its driver.
 struct Driver : StreamControl {
+  std::uint64_t now_ns() const override { return now; }
   void resume() override { resumed = true; }
   void resume_after(Millis wait) override { delay = wait; }
   void flush_after(Millis wait) override { flush = wait; }
@@ -73,6 +74,7 @@ struct Driver : StreamControl {
     return retries_allowed ? "" : "limits.retries of the service are in flight";
   }
   void retry_after(Millis wait) override { delay = wait; }
+  std::uint64_t now = 0;
   bool retries_allowed = true;
   bool errands_allowed = true;
   std::shared_ptr<Errand> errand;  // has run

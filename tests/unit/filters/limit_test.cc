@@ -66,7 +66,8 @@ class LimitTest : public testing::Test, public test::World {
     exchange(target);
     x->client_ip_text = ip;
     if (!name.empty()) header(name, value);
-    x->started_ns = now;
+    EXPECT_TRUE(parse_ip(ip, x->client_ip));
+    driver.now = now;
     return filter->on_request(*x, driver);
   }
   // How many of so many are let through.
@@ -90,6 +91,31 @@ class LimitTest : public testing::Test, public test::World {
   std::string ip = "192.0.2.1";
   std::uint64_t now = kStart;
 };
+
+TEST_F(LimitTest, ANetworkOfIpv6IsOneClient) {
+  limit("2/s per client.ip");
+  ip = "2001:db8:0:1::1";
+  EXPECT_EQ(admitted(1), 1);
+  ip = "2001:db8:0:1:ffff::2";
+  EXPECT_EQ(admitted(5), 1);
+  ip = "2001:db8:0:2::1";
+  EXPECT_EQ(admitted(5), 2);
+}
+
+// What a client makes last – a head that comes in pieces – gives it nothing.
+TEST_F(LimitTest, TimeIsTheMomentOfAskingNotWhenTheRequestBegan) {
+  limit("10/s per client.ip");
+  EXPECT_EQ(admitted(20), 10);
+  int more = 0;
+  for (int i = 0; i < 20; ++i) {
+    exchange("/");
+    x->client_ip_text = ip;
+    EXPECT_TRUE(parse_ip(ip, x->client_ip));
+    x->started_ns = now - 8 * kSecond;
+    more += filter->on_request(*x, driver) == Verdict::kContinue ? 1 : 0;
+  }
+  EXPECT_EQ(more, 0);
+}
 
 TEST_F(LimitTest, ABucketForEachClient) {
   limit("3/s per client.ip");

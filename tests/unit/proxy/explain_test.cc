@@ -235,7 +235,7 @@ TEST(Explain, TheTextNamesEveryDecision) {
   for (const char* part :
        {"listener first (127.0.0.1:8080, t.yaml:3)", "-> ", "takes it", "shadowed by cart",
         "route cart (t.yaml:19): to", "cart@v2  weight 5", "GET /c/7/x", "policy for cart@v2",
-        "retry.attempts   3", "t.yaml:14", "127.0.0.1:4001"})
+        "retry.attempts       3", "t.yaml:14", "127.0.0.1:4001"})
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
 }
 
