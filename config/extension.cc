@@ -29,6 +29,7 @@ Traits traits_of(const Policy& policy) {
     const Traits one = extension->traits(settings.get());
     all.guards = all.guards || one.guards;
     all.preflights = all.preflights || one.preflights;
+    if (!one.secret_parameter.empty()) all.secret_parameter = one.secret_parameter;
   }
   return all;
 }

@@ -40,6 +40,7 @@ struct ShownLeaf {
 struct Traits {
   bool guards = false;      // an access rule: no path that can be read in two ways goes past it
   bool preflights = false;  // answers a browser's preflight for the requests the route takes
+  std::string_view secret_parameter = {};  // of the query, whose value no log may show
 };
 
 // Something wrong that only the settings as inherited show.

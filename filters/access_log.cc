@@ -229,6 +229,28 @@ AccessLog::AccessLog(const config::Telemetry& telemetry, LogWriter& writer,
       format_(one_line(telemetry.access_log_format)),
       json_escapes_(telemetry.access_log_format.starts_with('{')) {}
 
+void hide_secrets(Exchange& x, const std::set<std::string_view>& parameters) {
+  // Of a target that could not be read there is neither path nor query.
+  std::string_view& text = x.path.empty() ? x.request.target : x.query;
+  const std::size_t query = text.find('?');
+  if (query == std::string_view::npos) return;
+  char* const start = x.arena.bytes(text.size());
+  char* to = std::copy_n(text.begin(), query + 1, start);
+  for (std::size_t at = query + 1; at <= text.size();) {
+    const std::size_t end = std::min(text.find('&', at), text.size());
+    std::string_view piece = text.substr(at, end - at);
+    const std::size_t equals = piece.find('=');
+    const bool secret =
+        equals + 1 < piece.size() && parameters.contains(trim_ows(piece.substr(0, equals)));
+    if (at != query + 1) *to++ = '&';
+    at = end + 1;
+    if (secret) piece = piece.substr(0, equals + 1);
+    to = std::copy(piece.begin(), piece.end(), to);
+    if (secret) *to++ = '-';
+  }
+  text = {start, static_cast<std::size_t>(to - start)};
+}
+
 void AccessLog::write(const Exchange& x) {
   switch (form_) {
     case config::Telemetry::Log::kJson: write_json(x); break;

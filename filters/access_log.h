@@ -5,6 +5,8 @@
 #pragma once
 
 #include <memory>
+#include <set>
+#include <string_view>
 
 #include "config/log_writer.h"
 #include "config/model.h"
@@ -29,5 +31,8 @@ class AccessLog {
   Template format_;
   bool json_escapes_ = false;  // of a format that is itself a JSON object
 };
+
+// Before anything writes a line of it: values of these query parameters become `-`.
+void hide_secrets(Exchange& x, const std::set<std::string_view>& parameters);
 
 }  // namespace outrider

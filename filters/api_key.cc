@@ -128,7 +128,11 @@ struct ApiKey {
   void check(std::vector<config::Finding>& out) const {
     if (!keys) out.push_back({{}, "`api_key` has no `keys`", "missing-key"});
   }
-  config::Traits traits() const { return {.guards = true}; }
+  config::Traits traits() const {
+    config::Traits traits{.guards = true};
+    if (from && from->value.kind == Place::Kind::kQuery) traits.secret_parameter = from->value.name;
+    return traits;
+  }
 
   Maybe<Place> from;
   Maybe<KeyFile> keys;

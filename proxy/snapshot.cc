@@ -93,6 +93,9 @@ std::shared_ptr<const Snapshot> Snapshot::compile(std::shared_ptr<const config::
   for (std::size_t i = 0; i < model.routes.size(); ++i) {
     snapshot->routes[i].index = static_cast<std::uint32_t>(i);
     compile_route(model, services, model.routes[i], *snapshot->limits, snapshot->routes[i]);
+    for (const config::Policy& policy : model.routes[i].policies)
+      if (const auto secret = config::traits_of(policy).secret_parameter; !secret.empty())
+        snapshot->secret_parameters.insert(secret);
   }
   for (std::size_t i = 0; i < model.listeners.size(); ++i) {
     const config::Listener& listener = model.listeners[i];

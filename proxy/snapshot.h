@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/model.h"
@@ -32,6 +34,8 @@ struct Snapshot {
   std::vector<std::uint32_t> service_labels;
   std::deque<config::Route> own_routes;  // behind ListenerSnapshot::always
   std::shared_ptr<LimitBook> limits;     // handed from one generation to the next
+  // Parameters of the query that are secrets on some route: in the log of none.
+  std::set<std::string_view> secret_parameters;
 
   static std::shared_ptr<const Snapshot> compile(
       std::shared_ptr<const config::Config> config, std::uint64_t generation,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "filters/access_log.h"
 #include "filters/forwarded.h"
 #include "filters/local_reply.h"
 #include "filters/route_answer.h"
@@ -258,6 +259,7 @@ Stream::Next Stream::done() {
       {x_.client.listener_label, route, service, static_cast<std::uint16_t>(x_.status), x_.reason},
       (x_.ended_ns - x_.started_ns) / 1000);
   for (std::size_t i = 0; i < x_.event_count; ++i) worker_.metrics_ref().event(route, x_.events[i]);
+  if (!snapshot_->secret_parameters.empty()) hide_secrets(x_, snapshot_->secret_parameters);
   worker_.log(x_);
   if (client_ != nullptr) {
     // The rest of a body that came too slowly is not waited for.

@@ -327,5 +327,30 @@ TEST(AccessRules, PaddingIsNoWayAround) {
   EXPECT_EQ(status("/allowed", "x-kind", padding + "evil"), 403);
 }
 
+// Whoever refuses the request, and wherever it was going.
+TEST(ApiKeys, OfTheQueryAreInNoLog) {
+  HttpOrigin origin = HttpOrigin::answering({.status = 200, .body = "x"});
+  const std::filesystem::path keys =
+      std::filesystem::path(OUTRIDER_SOURCE_DIR) / "docs/examples/access.keys";
+  Outrider proxy(R"(
+    outrider: v1
+    listen: 127.0.0.1:0
+    services: { shop: $ORIGIN }
+    routes:
+    - { match: /denied, to: shop, deny: 127.0.0.1, api_key: { from: query k, keys: $KEYS } }
+    - { match: /wrong, to: shop, api_key: { from: query k, keys: $KEYS, forward: true } }
+    - { match: /other, to: shop })",
+                 {{"ORIGIN", origin.address()}, {"KEYS", keys.string()}});
+  Client client = proxy.client();
+  for (const char* target : {"/denied?a=1&k=TOPSECRET", "/wrong?k=TOPSECRET&b",
+                             "/other?k=TOPSECRET", "/nowhere?x=&k=TOPSECRET#"})
+    client.get(target);
+  std::string all = proxy.errors();
+  for (const auto& line : proxy.log(4)) all += line.at("path") + '\n';
+  EXPECT_EQ(all.find("TOPSECRET"), std::string::npos) << all;
+  EXPECT_NE(all.find("a=1&k=-"), std::string::npos) << all;
+  EXPECT_NE(all.find("k=-&b"), std::string::npos) << all;
+}
+
 }  // namespace
 }  // namespace outrider::test
