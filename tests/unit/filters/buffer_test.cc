@@ -66,5 +66,13 @@ TEST_F(BufferTest, OffIsOff) {
   EXPECT_EQ(buffer_filter().make(context()), nullptr);
 }
 
+// A content type is the client's word; what the service speaks is not.
+TEST_F(BufferTest, WhereNoGrpcCanGoItIsHeldLikeAnyOther) {
+  service.protocol = config::Protocol::kHttp1;
+  exchange();
+  x->is_grpc = true;
+  EXPECT_EQ(filter(), Verdict::kPause);
+}
+
 }  // namespace
 }  // namespace outrider
