@@ -240,8 +240,8 @@ void hide_secrets(Exchange& x, const std::set<std::string_view>& parameters) {
     const std::size_t end = std::min(text.find('&', at), text.size());
     std::string_view piece = text.substr(at, end - at);
     const std::size_t equals = piece.find('=');
-    const bool secret =
-        equals + 1 < piece.size() && parameters.contains(trim_ows(piece.substr(0, equals)));
+    const bool has_value = equals != std::string_view::npos && equals + 1 < piece.size();
+    const bool secret = has_value && parameters.contains(trim_ows(piece.substr(0, equals)));
     if (at != query + 1) *to++ = '&';
     at = end + 1;
     if (secret) piece = piece.substr(0, equals + 1);

@@ -14,7 +14,7 @@
 namespace outrider {
 namespace {
 
-// Every use of it is for bytes that memcmp() could compare, so the order does not matter.
+// Bytes as a number, the same at compile time and later.
 constexpr std::uint64_t load(const char* from, std::size_t bytes) {
   std::uint64_t word = 0;
   if (std::is_constant_evaluated())
@@ -24,7 +24,7 @@ constexpr std::uint64_t load(const char* from, std::size_t bytes) {
     std::memcpy(&word, from, bytes);
   return word;
 }
-static_assert(std::endian::native == std::endian::little, "both halves of load() agree");
+static_assert(std::endian::native == std::endian::little, "as load() says");
 
 // All of fewer than eight bytes.
 constexpr std::uint64_t load_short(const char* from, std::size_t size) {

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <future>
 #include <string>
-#include <thread>
 
 #include "tests/harness/client.h"
 #include "tests/harness/origin.h"
@@ -311,10 +310,11 @@ TEST_F(Hedging, AFailureBesideARunningTryIsNotTheAnswer) {
 // What comes of the hedge is the hedge's: the first try's failure leaves nothing behind.
 TEST(HedgingByHand, AnInterimAnswerOfTheHedgeIsItsOwn) {
   for (const bool resets : {false, true}) {
-    std::promise<void> second;
+    std::promise<void> second, over;
     const std::shared_future<void> hedged = second.get_future().share();
+    const std::shared_future<void> failed = over.get_future().share();
     std::atomic<int> asked{0};
-    const auto script = [&, hedged](RawClient& connection, int) {
+    const auto script = [&, hedged, failed](RawClient& connection, int) {
       connection.read_until("\r\n\r\n");
       if (asked++ == 0) {
         hedged.wait();
@@ -323,7 +323,7 @@ TEST(HedgingByHand, AnInterimAnswerOfTheHedgeIsItsOwn) {
         return;
       }
       second.set_value();
-      std::this_thread::sleep_for(100ms);  // until the first one has failed
+      failed.wait();
       connection.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
       connection.send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond");
       connection.read_until("never");
@@ -338,6 +338,8 @@ TEST(HedgingByHand, AnInterimAnswerOfTheHedgeIsItsOwn) {
                    {{"ONE", one.address()}, {"TWO", two.address()}});
     RawClient client = proxy.raw();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    EXPECT_EQ(proxy.await_metric("outrider_attempts_total{service='web'}", 1), 1);
+    over.set_value();
     const std::string all = client.read_until("second");
     EXPECT_TRUE(
         all.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"))
